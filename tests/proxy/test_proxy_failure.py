@@ -53,7 +53,7 @@ def test_a_name_that_is_looked_up_later_is_an_error_of_that_connection() -> None
     async def main() -> None:
         with pytest.raises(ConfigError, match="broken"):
             await proxy.run()
-        proxy._resolve_later(TARGET, NameResolution(), answers.append)
+        proxy._resolver.resolve_later(TARGET, NameResolution(), answers.append)
         with trio.move_on_after(60):
             while not answers:  # noqa: ASYNC110  # a plain call tells
                 await trio.sleep(0.01)

@@ -35,11 +35,14 @@ class Monitored(Protocol):
     counters: Counters
     feeds: dict[IdentityConfig, IdentityFeed]
     listeners: dict[str, ProxyListener]
-    retired: list[ProxyListener]
     state_reporter: StateReporter
     shared: SharedResources
     started: float  # Unix time
     data_plane: DataPlane
+
+    @property
+    def retired(self) -> Sequence[ProxyListener]:
+        """Listeners that a reload has removed, and that still have connections."""
 
     @property
     def observation(self) -> ProcessObservation | None:

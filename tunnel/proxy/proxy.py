@@ -5,23 +5,20 @@ It runs in trio and calls the data plane directly, because both run on the same 
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from tunnel.config.model import IdentityConfig, ListenerConfig, NameResolution, ProcessConfig
-from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError
+from tunnel.config.model import IdentityConfig, ListenerConfig, ProcessConfig
+from tunnel.errors import ConfigError, TunnelError
 from tunnel.listener.shared_resources import open_shared_resources
-from tunnel.listener.targets import Resolved, resolve_target
 from tunnel.listener.tunnel_control import REVIEW_INTERVAL, TunnelControl, count_crash
 from tunnel.log import Log, escape
 from tunnel.net.activation import ActivationSockets
-from tunnel.net.address import TargetAddress
 from tunnel.net.holders import Holders, ListeningPorts
 from tunnel.net.notify import Notifier
 from tunnel.proxy.data_plane import open_data_plane
@@ -29,9 +26,12 @@ from tunnel.proxy.identity_feed import IdentityFeed, OpenSource
 from tunnel.proxy.identity_source import name_identity
 from tunnel.proxy.listening import open_all, report_sharing
 from tunnel.proxy.monitoring import Monitoring, RunningMonitor, abandon_monitors, open_ports
+from tunnel.proxy.name_resolver import NameResolver
+from tunnel.proxy.process_traces import ProcessTraces
 from tunnel.proxy.proxy_listener import ProxyListener, open_policy
 from tunnel.proxy.reload_request import ReloadRequest
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
+from tunnel.proxy.retirement import Retirement
 from tunnel.proxy.state_reporter import StateReporter
 from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters, total
@@ -40,9 +40,6 @@ if TYPE_CHECKING:  # loaded only when they are wanted
     from tunnel.listener.access_log import AccessLog
     from tunnel.proxy.process_observation import ProcessObservation
     from tunnel.status.histogram import Histogram
-    from tunnel.tracing.trace_export import TraceExport
-
-_FLUSH_LIMIT = 2.0  # seconds for the export of the last traces
 
 
 class Proxy:
@@ -84,15 +81,15 @@ class Proxy:
         )
         self.feeds: dict[IdentityConfig, IdentityFeed] = {}
         self.listeners: dict[str, ProxyListener] = {}
-        self.retired: list[ProxyListener] = []  # removed by a reload, with open connections
+        self.retirement = Retirement(self)
+        self._resolver = NameResolver()
         loop.on_unowned_crash = partial(count_crash, counters=self.counters, log=log)
         self._old_policies: set[ReloadablePolicy] = set()  # to be closed soon
         self.monitoring = Monitoring(self)
-        self.traces: TraceExport | None = None  # from the start on, if they are configured
+        self._traces = ProcessTraces(config.traces, self.shared, log.info, self._log_from_thread)
         self._holders = holders or {}
         self._empty = trio.Event()
         self._failure: TunnelError | None = None
-        self._is_over = False
         for listener in config.listeners:
             self.add(self.new_listener(listener, open_policy(listener)), self._feed_of(listener.identity))
 
@@ -116,11 +113,12 @@ class Proxy:
             self.data_plane.start()
             async with trio.open_nursery() as nursery:
                 self.nursery = nursery
+                self._resolver.open(nursery)
                 for feed in self.feeds.values():
                     nursery.start_soon(feed.run)
                 nursery.start_soon(self._serve)
         finally:
-            self._is_over = True
+            self._resolver.close()
             self.data_plane.kill()
             for policy in self._policies():
                 policy.close()
@@ -132,7 +130,8 @@ class Proxy:
         """What the process waits for while it does not listen: each target without an identity, and why if that is known."""
         late = [listener for listener in self.listeners.values() if listener.tunnel.generation is None]
         waiting = late or list(self.listeners.values())
-        return ", ".join(_describe_late(listener, self.feeds[listener.config.identity].problem) for listener in waiting)
+        problems = ((one.config.target_name, self.feeds[one.config.identity].problem) for one in waiting)
+        return ", ".join(f"{name} ({problem})" if problem else name for name, problem in problems)
 
     @property
     def observation(self) -> ProcessObservation | None:
@@ -168,6 +167,11 @@ class Proxy:
         """What a reload reads, as the log names it."""
         return "configuration" if self._is_reconfigurable else "TLS configuration"
 
+    @property
+    def retired(self) -> Sequence[ProxyListener]:
+        """Listeners that a reload has removed, and that still have connections."""
+        return self.retirement.listeners
+
     def all_listeners(self) -> Iterable[ProxyListener]:
         """The listeners, and those that were removed and still have connections."""
         return (*self.listeners.values(), *self.retired)
@@ -193,7 +197,7 @@ class Proxy:
     def new_listener(self, config: ListenerConfig, policy: ReloadablePolicy | None) -> ProxyListener:
         """Create a listener that is not open yet."""
         listener = ProxyListener(
-            config, self.data_plane.new_tunnel, self._resolve_later, self.state_reporter, policy, self.warn_from_thread
+            config, self.data_plane.new_tunnel, self._resolver.resolve_later, self.state_reporter, policy, self.warn_from_thread
         )
         self.monitoring.add_timers(listener.tunnel, config.name, self.config.monitors)
         return listener
@@ -203,39 +207,6 @@ class Proxy:
         self.listeners[listener.name] = listener
         self.state_reporter.show_listener(listener.config)
         feed.join(listener)
-
-    def retire(self, listener: ProxyListener) -> None:
-        """Remove a listener: its connections continue for as long as the configuration says, with current trust bundles."""
-        del self.listeners[listener.name]
-        self.retired.append(listener)
-        listener.detach()
-        self.state_reporter.show_removed(listener.name)
-        if (sock := listener.tunnel.release()) is not None:
-            sock.close()
-        listener.tunnel.on_empty = self._forget_retired_soon
-        if not math.isinf(self.config.on_removal.grace):
-            self.nursery.start_soon(self._end_retired, listener, self.config.on_removal.grace)
-        self._forget_retired_soon()
-
-    async def _end_retired(self, listener: ProxyListener, grace: float) -> None:
-        """Close the remaining connections of a removed listener in the end."""
-        await trio.sleep(grace)
-        if count := len(listener.tunnel):
-            self.log.info(f"closing connections of a removed listener: listener={escape(listener.name)} connections={count}")
-            listener.tunnel.abort()
-
-    def _forget_retired_soon(self) -> None:
-        with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._forget_retired)
-
-    def _forget_retired(self) -> None:
-        for listener in [one for one in self.retired if one.tunnel.is_drained]:
-            self.retired.remove(listener)
-            self.feeds[listener.config.identity].leave(listener)
-            self.close_later(listener.policy)
-            self.counters.absorb(listener.tunnel.read_counters())
-            listener.tunnel.close()
-        self.close_unused_feeds()
 
     def close_later(self, policy: ReloadablePolicy | None) -> None:
         """Close a policy that is no longer used, when the handshakes that wait for it have ended."""
@@ -325,7 +296,7 @@ class Proxy:
         self.shared.refusals.flush()
         if self.shared.access_log is not None:
             self.shared.access_log.flush()
-        await self._stop_traces()
+        await self._traces.stop()
         self._log_totals()
         return aborted
 
@@ -356,7 +327,7 @@ class Proxy:
                     await listener.policy.load()
             for monitor in monitors:
                 monitor.start_reports()
-            self._start_traces()
+            self._traces.start()
             for feed in self.feeds.values():
                 await feed.ready.wait()
                 if feed.failure is not None:  # it has cancelled this task, but the end of the wait came first
@@ -375,21 +346,6 @@ class Proxy:
             for listener in self.all_listeners():
                 listener.tunnel.review()
 
-    def _start_traces(self) -> None:
-        """Export traces from now on, if they are configured; raises ConfigError."""
-        if self.config.traces is not None:
-            from tunnel.tracing.trace_export import open_traces
-
-            self.traces = open_traces(self.config.traces, self.log.info, self._log_from_thread)
-            self.traces.start()
-            self.shared.observers.append(self.traces.add)
-
-    async def _stop_traces(self) -> None:
-        """Export the last traces, and log how many were dropped."""
-        if self.traces is not None:
-            await trio.to_thread.run_sync(self.traces.stop, _FLUSH_LIMIT, abandon_on_cancel=True)
-            self.log.info(f"stopped exporting traces: {self.traces.summary()}")
-
     async def _check_targets(self) -> None:
         """Check the names of all targets; one that a file names may be unknown now: the other listeners start."""
         if not self._is_reconfigurable:
@@ -402,9 +358,10 @@ class Proxy:
 
     async def _open(self, monitors: Sequence[RunningMonitor]) -> None:
         """Open the listeners and the status ports. Nothing may fail between them: all else is loaded before."""
+        addresses = [listener.config.listen for listener in self.listeners.values()]
         try:
             open_ports(monitors)  # first: a listener may at once get connections that belonged to a process that it replaces
-            opened = open_all([one.config.listen for one in self.listeners.values()], self.inherited)
+            opened = open_all(addresses, self.inherited)
         except ConfigError:
             abandon_monitors(monitors)
             raise
@@ -414,8 +371,7 @@ class Proxy:
         self.state_reporter.show_listening()
         self.monitoring.use(monitors, self.config)
         await self.monitoring.start(monitors)
-        listening = zip((one.config.listen for one in self.listeners.values()), opened, strict=True)
-        await report_sharing("listen", listening, self._holders, self.log)
+        await report_sharing("listen", zip(addresses, opened, strict=True), self._holders, self.log)
         for name, is_health in (("status", False), ("health", True)):
             ports = [one for one in self.monitoring.running if one.plan.is_health is is_health]
             await report_sharing(name, ((one.address, one.listener) for one in ports), self._holders, self.log)
@@ -429,23 +385,6 @@ class Proxy:
             self.log.info("shutdown request processing, shutting down")
             self.stop_requested.set()
 
-    def _resolve_later(self, address: TargetAddress, resolution: NameResolution, answer: Callable[[Resolved], object]) -> None:
-        async def ask() -> None:
-            result: Resolved
-            try:
-                result = await trio.to_thread.run_sync(resolve_target, address, resolution, abandon_on_cancel=True)
-            except TargetError as error:
-                result = error
-            answer(result)
-
-        def begin() -> None:
-            if self._is_over:  # the process may run a command that connects once more
-                answer(TargetError(TargetFault.RESOLVE, f"{address}: not resolved because the proxy has stopped"))
-            else:
-                self.nursery.start_soon(ask)
-
-        self._token.run_sync_soon(begin)
-
     def warn_from_thread(self, warning: str) -> None:
         """Log a warning of a handshake, which may run on a thread of its own."""
         self._log_from_thread(f"warning: {escape(warning)}")
@@ -457,7 +396,3 @@ class Proxy:
     def _report_empty(self) -> None:
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._empty.set)
-
-
-def _describe_late(listener: ProxyListener, problem: str) -> str:
-    return f"{listener.config.target_name} ({problem})" if problem else listener.config.target_name

@@ -147,7 +147,7 @@ class Reconfiguration:
             if one.socket_of is not None:
                 one.socket = one.socket_of.tunnel.release()
         for listener in self._removed():
-            self._proxy.retire(listener)
+            self._proxy.retirement.add(listener)
         for listener, generation in self._leaving:
             self._feeds[listener.config.identity].apply(listener, generation)
         for one in self._planned:
