@@ -21,8 +21,7 @@ from tunnel.listener.tunnel_control import TunnelControl
 from tunnel.log import escape
 from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters
-from tunnel.status.durations import add_totals
-from tunnel.status.histogram import LAG_BOUNDS, Histogram
+from tunnel.status.histogram import Histogram
 from tunnel.workers.codec import encode
 from tunnel.workers.limit_shares import share_limits
 from tunnel.workers.messages import (
@@ -43,11 +42,11 @@ from tunnel.workers.messages import (
     Stop,
     Swap,
     TargetResult,
-    Timers,
     TunnelOrder,
 )
 from tunnel.workers.questions import ParentRefusal
 from tunnel.workers.shared_tunnel import SharedTunnel
+from tunnel.workers.worker_counts import WorkerCounts
 from tunnel.workers.worker_handle import WorkerHandle
 
 _SHORT_LIFE: Final = 10.0  # seconds: a worker that ends earlier has failed to start
@@ -91,11 +90,7 @@ class WorkerPool:
         self._tunnels: dict[int, SharedTunnel] = {}
         self._numbers = count(1)
         self._credentials: dict[int, tuple[int, Credentials]] = {}  # by tunnel: their ID, and they
-        self._timers: list[Counters] = []  # of groups
-        self._gone: dict[int, list[Timers]] = {}  # by group: of workers that have ended
-        self._totals: dict[tuple[int, int], Timers] = {}  # by worker and group
-        self._lags: dict[int, Histogram] = {}
-        self._gone_lag = Histogram(LAG_BOUNDS)
+        self._counts = WorkerCounts()
         self._reports = count(1)
         self._failures = 0  # workers in a row that did not live long
         self.restarts = 0
@@ -179,7 +174,8 @@ class WorkerPool:
         del self._workers[worker.index]
         lost = sum(tunnel.lose_worker(worker.index) for tunnel in self._tunnels.values())
         worker.release_peers()
-        self._forget_counts(worker)
+        self._counts.forget(worker.index)
+        self.lost_lines += worker.dropped
         self._notify()
         if self._is_stopping:
             return
@@ -332,10 +328,7 @@ class WorkerPool:
         for number, one in report.tunnels.items():
             if number in self._tunnels:
                 self._tunnels[number].show_report(worker.index, one)
-        for group, totals in report.timers.items():
-            self._totals[worker.index, group] = totals
-            self._show_timers(group)
-        self._lags[worker.index] = report.lag
+        self._counts.take(worker.index, report)
         worker.reported, worker.dropped = max(worker.reported, report.number), report.dropped
         self._counters.crashed += report.crashed - worker.crashed
         worker.crashed = report.crashed
@@ -343,28 +336,7 @@ class WorkerPool:
 
     def group_of(self, counters: Counters) -> int:
         """The number of the group whose timers these are."""
-        for number, known in enumerate(self._timers):
-            if known.handshake is counters.handshake:
-                return number
-        self._timers.append(Counters(handshake=counters.handshake, lifetime=counters.lifetime))
-        return len(self._timers) - 1
-
-    def _show_timers(self, group: int) -> None:
-        parts = [totals for (_worker, known), totals in self._totals.items() if known == group]
-        handshake, lifetime = _add_timers([*self._gone.get(group, ()), *parts])
-        timers = self._timers[group]
-        if timers.handshake is not None and timers.lifetime is not None:
-            timers.handshake.show(handshake)
-            timers.lifetime.show(lifetime)
-
-    def _forget_counts(self, worker: WorkerHandle) -> None:
-        self.lost_lines += worker.dropped
-        if (lag := self._lags.pop(worker.index, None)) is not None:
-            self._gone_lag.absorb(lag)
-        for (index, group), totals in list(self._totals.items()):
-            if index == worker.index:
-                self._gone[group] = [_add_timers([*self._gone.get(group, ()), totals])]
-                del self._totals[index, group]
+        return self._counts.group_of(counters)
 
     @property
     def dropped_lines(self) -> int:
@@ -373,10 +345,7 @@ class WorkerPool:
 
     def lag(self) -> Histogram:
         """The lag of the event loops of all workers."""
-        whole = Histogram(LAG_BOUNDS)
-        for one in (self._gone_lag, *self._lags.values()):
-            whole.absorb(one)
-        return whole
+        return self._counts.lag()
 
     def watch_counts(self) -> None:
         """Ask for reports at short intervals until no listener is handed over any more."""
@@ -398,8 +367,3 @@ class WorkerPool:
     def _wake(self) -> None:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
-
-
-def _add_timers(parts: list[Timers]) -> Timers:
-    """The sum of at least one."""
-    return add_totals([handshake for handshake, _lifetime in parts]), add_totals([lifetime for _handshake, lifetime in parts])
