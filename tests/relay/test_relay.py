@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import random
 import socket
 from collections.abc import Callable, Sequence
@@ -551,6 +553,47 @@ def test_a_reset_by_the_peer_is_a_reset_for_the_program(wires: Wires) -> None:
     wire.turn()
     assert wire.close_reason is CloseReason.RESET_BY_PEER
     assert is_reset(wire.program)
+
+
+class _BreakingSocket(socket.socket):
+    """A socket that reports a reset once it has accepted some more sends."""
+
+    sends_left: float = math.inf
+
+    def send(self, data: bytes | memoryview, flags: int = 0) -> int:  # type: ignore[override]
+        self.sends_left -= 1
+        if self.sends_left < 0:
+            raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+        return super().send(data, flags)
+
+
+def _breaking_pair() -> tuple[socket.socket, socket.socket]:
+    """Two sockets with room for a read of the largest size."""
+    near, far = tcp_pair()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    return _BreakingSocket(fileno=near.detach()), far
+
+
+@pytest.mark.parametrize("has_ended", [False, True], ids=["open", "ended"])
+@pytest.mark.parametrize("sends", [0, 1])
+def test_a_reset_between_two_pieces_of_one_read_ends_the_connection(wires: Wires, sends: int, has_ended: bool) -> None:
+    """The first failure closes everything at once if the peer has ended its direction."""
+    wire = wires(_breaking_pair)
+    wire.peer_send(b"the last word")
+    if has_ended:
+        wire.peer_socket.sendall(wire.peer.end.close_notify())
+        wire.turn()
+    cast("_BreakingSocket", wire.tls).sends_left = sends
+    size = 0
+    while size < 262_144:  # two pieces
+        size += wire.program.send(payload(262_144 - size))
+    wire.turn()
+    assert wire.read() == b"the last word"
+    assert cast("_BreakingSocket", wire.tls).sends_left == -1, "nothing is sent after the reset"
+    _reset(wire.peer_socket)
+    wire.turn()
+    assert wire.close_reason is CloseReason.RESET_BY_PEER
 
 
 def test_the_last_bytes_of_a_program_that_reads_no_more_reach_the_peer(wires: Wires) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from itertools import accumulate
@@ -394,6 +395,17 @@ def test_sealed_data_is_decrypted(version: int, size: int) -> None:
     pieces = [sealed[at : at + PIECE] for at in range(0, len(sealed), PIECE)]
     assert b"".join(map(server.open, pieces)) == payload(size)
     assert server.open(client.seal(b"and on")) == b"and on"
+
+
+@pytest.mark.parametrize("size", [1, 131_072, 131_073, 262_144])
+def test_pieces_of_sealed_data_are_decrypted_and_leave_nothing(version: int, size: int) -> None:
+    client, server = pair(version=version)
+    for seed in range(2):
+        data = random.Random(seed).randbytes(size)
+        client.buffers.inbox[:size] = data
+        received = b"".join(server.open(bytes(piece)) for piece in client.end.seal_pieces(size))
+        assert received == data
+        assert client.end.take() == b""
 
 
 def test_an_inbox_full_of_records_is_opened_at_once(version: int) -> None:

@@ -18,7 +18,7 @@ from tunnel.relay.close_reason import CloseReason, RelayOwner
 from tunnel.relay.ending import RelayEnding
 from tunnel.relay.handshake import HandshakeResult
 from tunnel.relay.loop import Loop
-from tunnel.tls.records import SMALL_HEADS, Buffers
+from tunnel.tls.records import RECORD_BYTES, SMALL_HEADS, Buffers
 
 _MAX_UNSENT = 512 * 1024  # bytes: more than one read can produce
 SMALL_READ = 4096  # bytes: reads up to this size do not enlarge OpenSSL's buffers
@@ -226,15 +226,23 @@ class RelayStreams:
             return
         self.down += size
         try:
-            out = self._end.seal(size)
+            self._seal_and_send(size)
         except TlsError as error:
             self._fail(error)
             return
-        self._send_tls(self._outbox[:out])
         self._request_trim(size)
         self._ending.note_traffic()
         if self.is_open and (self._plain_until_eagain or size == len(self._inbox)):
             self._loop.call_again(self._plain)
+
+    def _seal_and_send(self, size: int) -> None:
+        if size <= RECORD_BYTES:  # for one record, a copy costs less than the calls without it
+            self._send_tls(self._outbox[: self._end.seal(size)])
+            return
+        for piece in self._end.seal_pieces(size):
+            self._send_tls(piece)
+            if self._ending.is_tls_closed:  # OpenSSL's memory may be free by now
+                return
 
     def _send_tls(self, data: bytes | memoryview) -> None:
         if self._ending.is_tls_closed:

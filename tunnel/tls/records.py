@@ -5,24 +5,25 @@ from __future__ import annotations
 from tunnel.tls.openssl import ffi
 
 RECORD_BYTES = 16384  # of plaintext, RFC 8446 5.1
-SEAL_ROOM = 64 * 1024  # record headers and tags for a full inbox, and output that was pending before
 SMALL_HEADS = 1024
 _INBOX_BYTES = 256 * 1024
+OUTBOX_BYTES = _INBOX_BYTES + 64 * 1024  # with record headers and tags for a full inbox, and output that was pending before
 _MAX_RECORD = 5 + RECORD_BYTES + 2048  # RFC 5246 6.2.3 allows more overhead than RFC 8446 5.2
 
 
 class Buffers:
     """The input and output buffers of an event loop."""
 
-    __slots__ = ("inbox", "inbox_at", "inbox_view", "outbox_at", "outbox_heads", "outbox_view")
+    __slots__ = ("inbox", "inbox_at", "inbox_view", "outbox_at", "outbox_heads", "outbox_view", "piece_at")
 
     def __init__(self) -> None:
         self.inbox = bytearray(_INBOX_BYTES)
         self.inbox_view = memoryview(self.inbox)
         self.inbox_at = ffi.from_buffer(self.inbox)
-        outbox = bytearray(_INBOX_BYTES + SEAL_ROOM)
+        outbox = bytearray(OUTBOX_BYTES)
         self.outbox_view = memoryview(outbox)
         self.outbox_at = ffi.from_buffer(outbox)
+        self.piece_at = ffi.new("char **")  # the place of a piece in OpenSSL's memory
         # Views of the first n bytes of the outbox, for small n: a lookup is cheaper than a slice.
         self.outbox_heads = [self.outbox_view[:size] for size in range(SMALL_HEADS)]
 
