@@ -28,7 +28,7 @@ class RecordedLimit:
     def is_enabled(self, category: Category) -> bool:
         return category not in self.quiet
 
-    def write(self, message: str, category: Category = Category.OTHER) -> None:
+    def write(self, message: str, category: Category = Category.OTHER, *, at: float | None = None) -> None:
         self.lines.append(message)
 
     def call_later(self, delay: float, action: Callable[[], object]) -> None:

@@ -164,13 +164,14 @@ class Log:
         """Return whether lines of a category are written, so that a caller can skip building them."""
         return category not in self._quiet
 
-    def write(self, message: str, category: Category = Category.OTHER, *, fields: str = "") -> None:
+    def write(self, message: str, category: Category = Category.OTHER, *, fields: str = "", at: float | None = None) -> None:
         """Write one line at the next flush; it is dropped and counted if the backlog is full.
 
-        `fields` are facts of our own as `key=value`, without blanks in the values.
+        `fields` are facts of our own as `key=value`, without blanks in the values; `at` is the Unix time of the event if it is
+        not now.
         """
         if category not in self._quiet:
-            self.write_at(self._clock(), message, category, fields)
+            self.write_at(self._clock() if at is None else at, message, category, fields)
 
     def write_at(self, now: float, message: str, category: Category, fields: str) -> None:
         """Write the line of another process, which has omitted the suppressed categories, with its Unix time."""
@@ -209,8 +210,8 @@ class _FieldLog(Log):
     def is_enabled(self, category: Category) -> bool:
         return self._log.is_enabled(category)
 
-    def write(self, message: str, category: Category = Category.OTHER, *, fields: str = "") -> None:
-        self._log.write(message, category, fields=f"{fields}{fields and ' '}{self._fields}")
+    def write(self, message: str, category: Category = Category.OTHER, *, fields: str = "", at: float | None = None) -> None:
+        self._log.write(message, category, fields=f"{fields}{fields and ' '}{self._fields}", at=at)
 
     def flush(self) -> None:
         self._log.flush()

@@ -22,8 +22,8 @@ class LineWriter(Protocol):
     def is_enabled(self, category: Category) -> bool:
         """Return whether lines of a category are written."""
 
-    def write(self, message: str, category: Category = ...) -> None:
-        """Write one line."""
+    def write(self, message: str, category: Category = ..., *, at: float | None = None) -> None:
+        """Write one line about an event of this time, or of now."""
 
 
 @dataclass(slots=True)
@@ -58,13 +58,13 @@ class RefusalLog:
         self._log = log
         self._limit = RefusalLimit(clock, call_later, self._write_count)
 
-    def write(self, peer: str, reason: str, line: str, category: Category) -> None:
-        """Write a line about `peer` (an address with a port), or count it as suppressed."""
+    def write(self, peer: str, reason: str, line: str, category: Category, at: float | None = None) -> None:
+        """Write a line about `peer` (an address with a port), or count it as suppressed; `at` is as in `Log.write`."""
         if not self._log.is_enabled(category):
             return
         suppressed = self._limit.admit(peer, reason, line, category)
         if suppressed is not None:
-            self._log.write(f"{line} suppressed={suppressed}" if suppressed else line, category)
+            self._log.write(f"{line} suppressed={suppressed}" if suppressed else line, category, at=at)
 
     def flush(self) -> None:
         """Write all pending counts."""

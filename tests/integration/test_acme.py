@@ -148,7 +148,7 @@ class RecordedLog:
     def is_enabled(self, _: Category) -> bool:
         return True
 
-    def write(self, message: str, _: Category = Category.OTHER) -> None:
+    def write(self, message: str, _: Category = Category.OTHER, *, at: float | None = None) -> None:
         self.lines.append(message)
 
 

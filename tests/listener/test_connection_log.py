@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from tests.support.memory_sink import MemorySink
 from tests.support.recorded_log import RecordedLog
 from tunnel.authz.authorizer import Admitted, Authorizer
 from tunnel.authz.peer import Peer
 from tunnel.authz.rules import AnyRule
 from tunnel.errors import TargetError, TargetFault, TlsError, TlsFault
-from tunnel.listener.connection_log import ConnectionLog, describe_failure, format_duration, format_size
+from tunnel.listener.connection_log import ConnectionLog, Retry, describe_failure, format_duration, format_size
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
+from tunnel.log import JsonFormat, Log
 from tunnel.log_limit import RefusalLog
 from tunnel.relay.close_reason import CloseReason
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
@@ -61,6 +65,21 @@ def test_durations_are_written_as_go_writes_them(seconds: float, text: str) -> N
     assert format_duration(seconds) == text
 
 
+def test_lines_have_the_time_of_the_event_and_not_that_of_writing_them() -> None:
+    """The parent of a worker writes them later."""
+    sink = MemorySink()
+    log = Log(clock=lambda: 9.0, sink=sink, format_line=JsonFormat())
+    lines = ConnectionLog(log, RefusalLog(log, lambda: 0.0, lambda _delay, _action: None))
+    record = ConnectionRecord(ConnectionOutcome.RELAYED, True, "", SOURCE, 0.0, 1.5, TARGET)
+    lines.write_opening(record)
+    lines.write_end(record._replace(time=2.5, close_reason=CloseReason.TRUNCATED))
+    lines.write_end(record._replace(time=3.5, outcome=ConnectionOutcome.REFUSED, reason="r"))
+    lines.write_described_retry(Retry(4.5, SOURCE, TARGET, "r", "why"))
+    log.flush()
+    times = [json.loads(line)["time"][17:21] for line in sink.data.splitlines()]
+    assert times == ["01.5", "02.5", "02.5", "03.5", "04.5"]
+
+
 SOURCE, TARGET = "tcp:127.0.0.1:1", "tcp:127.0.0.1:2"
 FAILED = f"reason=r from={SOURCE}"
 
@@ -72,7 +91,7 @@ def admitted(subject: str) -> Admitted:
 def opening(subject: str, *, source: str = SOURCE, is_server: bool = True) -> str:
     log, known = RecordedLog(), admitted(subject)
     record = ConnectionRecord(
-        ConnectionOutcome.RELAYED, is_server, "", source, 0.0, target=TARGET, peer=known.peer, rule=known.rule
+        ConnectionOutcome.RELAYED, is_server, "", source, 0.0, 0.0, target=TARGET, peer=known.peer, rule=known.rule
     )
     connection_log(log).write_opening(record)
     (line,) = log.kept
@@ -90,6 +109,7 @@ def relayed(subject: str, forwarded: int, returned: int, seconds: float) -> str:
         "",
         SOURCE,
         seconds,
+        0.0,
         TARGET,
         peer=admitted(subject).peer,
         rule="any",
@@ -106,7 +126,7 @@ def test_lines_of_many_peers_and_rules_name_the_right_one() -> None:
     for number in range(600):
         peer, rule = admitted(f"CN={number % 300}").peer, f"rule-{number % 7}"
         for _ in range(2):
-            record = ConnectionRecord(ConnectionOutcome.RELAYED, True, "", SOURCE, 0.0, TARGET, peer=peer, rule=rule)
+            record = ConnectionRecord(ConnectionOutcome.RELAYED, True, "", SOURCE, 0.0, 0.0, TARGET, peer=peer, rule=rule)
             lines.write_opening(record)
             lines.write_opening(record._replace(rule="another"))
         first, second, third, last = log.kept[-4:]
@@ -175,7 +195,7 @@ def test_a_path_of_a_socket_is_escaped() -> None:
 def test_a_connection_that_was_not_relayed_has_one_line(
     outcome: ConnectionOutcome, is_server: bool, fields: dict[str, str], line: str
 ) -> None:
-    record = ConnectionRecord(outcome, is_server, "", SOURCE, 0.0, TARGET, reason="r")
+    record = ConnectionRecord(outcome, is_server, "", SOURCE, 0.0, 0.0, TARGET, reason="r")
     assert describe_failure(record._replace(**fields)) == line
 
 

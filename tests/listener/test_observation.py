@@ -16,8 +16,8 @@ OTHERS = (IdRule(parse_spiffe_id("spiffe://a.test/other")),)
 
 
 def observed(harness: TunnelHarness) -> ConnectionObservation:
-    observation = ConnectionObservation(lambda: 1000.0)
-    harness.shared.observers.append(observation.add)
+    observation = ConnectionObservation()
+    harness.shared.observers.append(lambda record: observation.add(record._replace(time=1000.0)))
     return observation
 
 

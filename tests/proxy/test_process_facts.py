@@ -69,7 +69,7 @@ class FakeProcess:
     def observe(self) -> None:
         lag = Histogram(LAG_BOUNDS)
         lag.add(0.1)
-        self.observation = SimpleNamespace(connections=ConnectionObservation(lambda: 1000.0), lag=lag)
+        self.observation = SimpleNamespace(connections=ConnectionObservation(), lag=lag)
 
     def scope(self, *names: str) -> MonitorScope:
         return MonitorScope(self, names)  # type: ignore[arg-type]

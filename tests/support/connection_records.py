@@ -22,6 +22,7 @@ def relayed(**fields: Any) -> ConnectionRecord:
         "listener": "tcp:192.0.2.1:8443",
         "source": "tcp:10.0.0.7:40000",
         "seconds": 10.0,
+        "time": 1795309702.25,
         "listener_name": "redis",
         "target": "tcp:127.0.0.1:6379",
         "target_name": "localhost:6379",

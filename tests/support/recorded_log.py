@@ -14,5 +14,5 @@ class RecordedLog(Log):
         super().__init__(schedule=lambda _delay: None)
         self.kept: list[str] = []
 
-    def write(self, message: str, *_category: Any, fields: str = "") -> None:
+    def write(self, message: str, *_category: Any, fields: str = "", **_more: Any) -> None:
         self.kept.append(f"{message} {fields}".rstrip() if fields else message)

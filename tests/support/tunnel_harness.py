@@ -58,7 +58,7 @@ class RecordedLog:
     def is_enabled(self, category: Category) -> bool:
         return category not in self.quiet
 
-    def write(self, message: str, category: Category = Category.OTHER) -> None:
+    def write(self, message: str, category: Category = Category.OTHER, **_facts: Any) -> None:
         if self.is_enabled(category):
             self.lines.append(message)
 

@@ -24,10 +24,10 @@ from tunnel.errors import ConfigError
 from tunnel.listener.connection_record import ConnectionRecord
 from tunnel.tracing import otlp
 from tunnel.tracing.otlp import SpanBuilder, describe_resource, open_collector
-from tunnel.tracing.trace_export import Delivery, EndedConnection
+from tunnel.tracing.trace_export import Delivery
 
-END = 1_764_412_800_123_456_789
-ENDED = EndedConnection(relayed(), END)
+END = 1_764_412_800_125_000_000
+ENDED = relayed(time=END / 1e9)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def collector() -> Iterator[OtlpCollector]:
 
 def built(*records: ConnectionRecord) -> InMemorySpanExporter:
     exporter = InMemorySpanExporter()
-    exporter.export(SpanBuilder(Resource({})).build([EndedConnection(record, END) for record in records]))
+    exporter.export(SpanBuilder(Resource({})).build([record._replace(time=END / 1e9) for record in records]))
     return exporter
 
 
@@ -62,17 +62,23 @@ def test_a_connection_is_one_trace_with_a_span_for_each_step() -> None:
 
 def test_times_are_those_of_the_wall_clock_counted_back_from_the_end() -> None:
     spans = built(relayed()).get_finished_spans()
-    seconds = [((span.start_time or 0) - END, (span.end_time or 0) - END) for span in spans]
-    assert seconds == [
-        (-10_000_000_000, 0),
-        (-10_000_000_000, -9_000_000_000),
-        (-9_000_000_000, -8_500_000_000),
-        (-8_500_000_000, -7_750_000_000),
+    microseconds = [(_after_end(span.start_time), _after_end(span.end_time)) for span in spans]
+    assert microseconds == [
+        (-10_000_000, 0),
+        (-10_000_000, -9_000_000),
+        (-9_000_000, -8_500_000),
+        (-8_500_000, -7_750_000),
     ]
 
 
+def _after_end(nanoseconds: int | None) -> int:
+    """Microseconds: a Unix time as a float is not more precise."""
+    assert nanoseconds is not None
+    return round((nanoseconds - END) / 1000)
+
+
 def test_a_clock_that_has_not_been_set_gives_no_time_before_1970() -> None:
-    spans = SpanBuilder(Resource({})).build([EndedConnection(relayed(), 1)])
+    spans = SpanBuilder(Resource({})).build([relayed(time=1e-9)])
     assert min(span.start_time or 0 for span in spans) == 0
 
 
@@ -106,7 +112,7 @@ def test_the_resource_is_this_process_and_two_variables_can_describe_it(monkeypa
 def test_a_batch_reaches_the_collector_as_one_request(collector: OtlpCollector) -> None:
     headers = (parse_header("X-Api-Key: geheim"),)
     export = open_collector(Traces(collector.url, headers=headers))
-    assert export([ENDED, EndedConnection(refused(), END)]) == Delivery()
+    assert export([ENDED, refused(time=END / 1e9)]) == Delivery()
     ((method, path, received),) = collector.requests
     assert (method, path, received["x-api-key"], received["content-type"]) == (
         "POST",

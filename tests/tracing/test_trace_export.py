@@ -13,20 +13,21 @@ from tests.support.connection_records import relayed
 from tests.support.processes import LIMIT, eventually
 from tunnel.config.model import Traces
 from tunnel.errors import ConfigError
+from tunnel.listener.connection_record import ConnectionRecord
 from tunnel.tracing import trace_export
-from tunnel.tracing.trace_export import MAX_BATCH, MAX_QUEUE, Delivery, EndedConnection, TraceExport, load_exporter, open_traces
+from tunnel.tracing.trace_export import MAX_BATCH, MAX_QUEUE, Delivery, TraceExport, load_exporter, open_traces
 
 
 class Collector:
     """A collector that can be down, or busy until it is released."""
 
     def __init__(self) -> None:
-        self.batches: list[list[EndedConnection]] = []
+        self.batches: list[list[ConnectionRecord]] = []
         self.delivery = Delivery()
         self.released = threading.Event()
         self.released.set()
 
-    def __call__(self, batch: Sequence[EndedConnection]) -> Delivery:
+    def __call__(self, batch: Sequence[ConnectionRecord]) -> Delivery:
         self.batches.append(list(batch))
         assert self.released.wait(LIMIT)
         return Delivery(len(batch), self.delivery.problem) if self.delivery.lost < 0 else self.delivery
@@ -38,7 +39,7 @@ class Collector:
         self.delivery = Delivery()
 
     @property
-    def received(self) -> list[EndedConnection]:
+    def received(self) -> list[ConnectionRecord]:
         return [one for batch in self.batches for one in batch]
 
 
@@ -52,7 +53,7 @@ def exporting(
     collector: Collector, ratio: float = 1.0, draw: Callable[[], float] = lambda: 0.5
 ) -> Iterator[tuple[TraceExport, list[str]]]:
     lines: list[str] = []
-    traces = TraceExport(collector, ratio, lines.append, draw=draw, clock=lambda: 7)
+    traces = TraceExport(collector, ratio, lines.append, draw=draw)
     traces.start()
     try:
         yield traces, lines
@@ -62,11 +63,11 @@ def exporting(
 
 
 def test_a_connection_is_exported_with_the_time_of_its_end() -> None:
-    collector, record = Collector(), relayed()
+    collector, record = Collector(), relayed(time=7.0)
     with exporting(collector) as (traces, lines):
         traces.add(record)
         eventually(lambda: traces.exported == 1, "an export")
-    assert collector.received == [EndedConnection(record, 7)]
+    assert collector.received == [record]
     assert lines == []
     assert traces.summary() == "exported_traces=1 dropped_traces=0"
 
@@ -176,7 +177,7 @@ def test_without_the_libraries_one_line_says_how_to_install_them(monkeypatch: py
 def test_an_unexpected_exception_loses_one_batch_and_the_thread_goes_on() -> None:
     lines, batches = list[str](), list[int]()
 
-    def export(batch: Sequence[EndedConnection]) -> Delivery:
+    def export(batch: Sequence[ConnectionRecord]) -> Delivery:
         batches.append(len(batch))
         if len(batches) == 1:
             raise KeyError("odd\n")

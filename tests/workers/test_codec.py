@@ -76,7 +76,7 @@ PEER = Peer(
 def test_whatever_a_peer_has_shown_its_record_arrives(outcome: ConnectionOutcome, close_reason: CloseReason | None) -> None:
     """A record that is refused would end the worker, with the connections of others."""
     record = relayed(outcome=outcome, close_reason=close_reason, peer=PEER)
-    retry = Retry("tcp:192.0.2.1:1", "tcp:192.0.2.2:2", "refused", "why")
+    retry = Retry(1795309702.25, "tcp:192.0.2.1:1", "tcp:192.0.2.2:2", "refused", "why")
     entries = [ConnectionEvent(1, record, is_end=True), ConnectionEvent(1, retry, is_end=False)]
     lines = [LogLine(1.0, "text", category, "a=b") for category in Category]
     assert decode_limited(FROM_WORKER)(encode(Batch([*entries, *lines]))) == Batch([*entries, *lines])

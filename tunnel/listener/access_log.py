@@ -24,7 +24,7 @@ _MOST_WAITING: Final = 200  # records, then they are encoded at once
 _CLOSE_LIMIT: Final = 2.0  # seconds
 
 
-_Event = tuple[float, str, ConnectionRecord, int]  # Unix time, name, record, number of suppressed ones before it
+_Event = tuple[str, ConnectionRecord, int]  # name, record, number of suppressed ones before it
 
 
 class AccessLog:
@@ -90,7 +90,7 @@ class AccessLog:
             text = f"{record.outcome.value} {record.detail} {record.listener_name}"
             suppressed = self._limit.admit(record.source, record.reason, text, Category.CONNS)
         if suppressed is not None:
-            self._waiting.append((self._wall(), event, record, suppressed))
+            self._waiting.append((event, record, suppressed))
             if self._call_later is None or len(self._waiting) >= _MOST_WAITING:
                 self._encode()
             elif not self._is_scheduled:
@@ -106,8 +106,8 @@ class AccessLog:
     def _encode(self) -> None:
         self._is_scheduled = False
         while self._waiting:
-            when, event, record, suppressed = self._waiting.popleft()
-            self.output.write(self._encoder.encode(self._format_time(when), event, record, suppressed))
+            event, record, suppressed = self._waiting.popleft()
+            self.output.write(self._encoder.encode(self._format_time(record.time), event, record, suppressed))
 
     def _write_count(self, _category: Category, source: str, reason: str, suppressed: int) -> None:
         self._encode()

@@ -5,6 +5,7 @@ A new field is a field of ConnectionRecord and a part of a line here.
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 from tunnel.authz.peer import Peer, describe_admission
@@ -29,6 +30,7 @@ _WITHOUT_ERROR_LINE = {  # their closing line is enough
 class Retry(NamedTuple):
     """Another target is tried, because this one has failed."""
 
+    time: float  # Unix time
     source: str
     target: str
     reason: str
@@ -38,7 +40,7 @@ class Retry(NamedTuple):
 def describe_retry(source: str, target: str, error: TlsError | PeerDenied | TargetError) -> Retry:
     """Describe that another target is tried."""
     detail = str(error) if isinstance(error, TargetError) else escape(str(error))  # a peer chooses parts of the others
-    return Retry(source, target, error.reason.value, detail)
+    return Retry(time.time(), source, target, error.reason.value, detail)
 
 
 class ConnectionLog:
@@ -61,7 +63,7 @@ class ConnectionLog:
     def write_opening(self, record: ConnectionRecord) -> None:
         """Log the start of a relay."""
         subject, admission = self._describe_peer(record)
-        self._log.write(f"opening pipe: {_describe_ends(record, subject)} {admission}", Category.CONNS)
+        self._log.write(f"opening pipe: {_describe_ends(record, subject)} {admission}", Category.CONNS, at=record.time)
 
     def write_retry(self, source: str, target: str, error: TlsError | PeerDenied | TargetError) -> None:
         """Log that another target is tried, because this one has failed."""
@@ -71,31 +73,33 @@ class ConnectionLog:
         """The same for a description."""
         fields = f"reason={retry.reason} from={show_address(retry.source)}{self._fields}"
         message = f"target failed, trying another one: {show_address(retry.target)}: {retry.detail} {fields}"
-        self._refusals.write(retry.source, retry.reason, message, Category.CONN_ERRORS)
+        self._refusals.write(retry.source, retry.reason, message, Category.CONN_ERRORS, retry.time)
 
     def write_end(self, record: ConnectionRecord) -> None:
         """Log the end of a connection."""
         if record.close_reason is not None:
             self._write_relay(record, record.close_reason)
         elif record.outcome is ConnectionOutcome.ACME_CHALLENGE:
-            self._log.write(f"closed ACME challenge from {_bare_address(record.source)}", Category.CONNS)
+            self._log.write(f"closed ACME challenge from {_bare_address(record.source)}", Category.CONNS, at=record.time)
         elif record.reason:
             is_handshake = record.outcome is ConnectionOutcome.REFUSED and record.is_server
             category = Category.HANDSHAKE_ERRORS if is_handshake else Category.CONN_ERRORS
-            self._refusals.write(record.source, record.reason, f"{describe_failure(record)}{self._fields}", category)
+            line = f"{describe_failure(record)}{self._fields}"
+            self._refusals.write(record.source, record.reason, line, category, record.time)
 
     def _write_relay(self, record: ConnectionRecord, close_reason: CloseReason) -> None:
         if close_reason not in _WITHOUT_ERROR_LINE:
             what = "the peer refused us: " if close_reason is CloseReason.REFUSED_BY_PEER else ""
             fields = f"{describe_admission(record.peer, record.rule)} reason={close_reason.value}"
-            self._log.write(f"error during copy: {what}{escape(record.detail)} {fields}", Category.CONN_ERRORS)
+            self._log.write(f"error during copy: {what}{escape(record.detail)} {fields}", Category.CONN_ERRORS, at=record.time)
         elif close_reason is CloseReason.WITHDRAWN:
             line = f"{describe_withdrawal(record)}{self._fields}"
-            self._refusals.write(record.source, record.reason, line, Category.CONN_ERRORS)
+            self._refusals.write(record.source, record.reason, line, Category.CONN_ERRORS, record.time)
         if self._log.is_enabled(Category.CONNS):
             subject, admission = self._describe_peer(record)
             ends, sizes = _describe_ends(record, subject), _describe_sizes(record)
-            self._log.write(f"closed pipe: {ends} [{sizes}] {admission} end={close_reason.value}", Category.CONNS)
+            line = f"closed pipe: {ends} [{sizes}] {admission} end={close_reason.value}"
+            self._log.write(line, Category.CONNS, at=record.time)
 
     def _describe_peer(self, record: ConnectionRecord) -> tuple[str, str]:
         """Return the subject and the admission of a peer as text; connections of one peer share it, and so do its lines."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from tunnel.authz.authorizer import Admitted
@@ -116,6 +117,7 @@ class ConnectionProgress:
             listener=self._listener,
             source=self.source,
             seconds=self.age(),
+            time=time.time(),
             listener_name=self.config.name,
             target=self.target,
             target_name=self.target_name,

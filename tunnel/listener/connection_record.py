@@ -32,7 +32,7 @@ class ConnectionOutcome(Enum):
 
 
 class ConnectionRecord(NamedTuple):
-    """One connection at its end; durations in seconds, None for what was not reached.
+    """One connection at its end, or at the start of its relay; durations in seconds, None for what was not reached.
 
     The two begins are seconds after accept, of the last attempt if there were several. A server's handshake begins when it has
     a slot and reads the first bytes of the client; what has begun and has no duration has failed.
@@ -44,6 +44,7 @@ class ConnectionRecord(NamedTuple):
     listener: str  # the address that accepted it
     source: str
     seconds: float  # from accept to the end
+    time: float  # Unix time of the end
     target: str = ""  # the address that was connected
     target_name: str = ""  # the target as it is configured
     via_proxy: str = ""  # the outbound proxy, if one is used

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 from tunnel.authz.peer import peer_name
 from tunnel.config.access_suggestion import suggest_access
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
@@ -19,25 +16,24 @@ _NOT_OBSERVED = {ConnectionOutcome.STOPPED, ConnectionOutcome.CLIENT_GONE, Conne
 class ConnectionObservation:
     """Counts connections by peer and keeps recent refusals; one for all listeners of the process."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self) -> None:
         self.peers = PeerTable()
         self.refusals = RecentRefusals()
-        self._clock = clock
 
     def add(self, record: ConnectionRecord) -> None:
         """Observe a connection that has ended."""
         if record.outcome is ConnectionOutcome.RELAYED:
             key = PeerKey(record.listener_name, peer_name(record.peer, record.rule))
-            self.peers.add(key, record.forwarded, record.returned, self._clock())
+            self.peers.add(key, record.forwarded, record.returned, record.time)
         elif record.reason and record.outcome not in _NOT_OBSERVED:
-            self.refusals.add(describe_refusal(record, self._clock()))
+            self.refusals.add(describe_refusal(record))
 
 
-def describe_refusal(record: ConnectionRecord, now: float) -> RecentRefusal:
+def describe_refusal(record: ConnectionRecord) -> RecentRefusal:
     """Describe a connection that was not relayed, and what would admit its peer."""
     suggestion = suggest_access(record.peer, record.reason, is_server=record.is_server)
     return RecentRefusal(
-        time=now,
+        time=record.time,
         listener=record.listener_name,
         is_server=record.is_server,
         source=escape(source_of(record.source)),

@@ -261,6 +261,7 @@ class Tunnel(TunnelControl):
                 self.name,
                 source,
                 seconds=0.0,
+                time=time.time(),
                 listener_name=self.config.name,
                 target_name=self.targets.name,
                 reason=reason,

@@ -30,9 +30,10 @@ from tunnel import __version__
 from tunnel.config.model import Traces
 from tunnel.errors import ConfigError, describe_os_error
 from tunnel.http.client import parse_http_url, system_context
+from tunnel.listener.connection_record import ConnectionRecord
 from tunnel.log import escape
 from tunnel.tracing.connection_spans import ConnectionSpan, describe_spans
-from tunnel.tracing.trace_export import Delivery, EndedConnection
+from tunnel.tracing.trace_export import Delivery
 
 _EXPORT_LIMIT = 5.0  # seconds for one batch with its retries
 _MAX_BODY = 64 * 1024  # of a response
@@ -64,12 +65,12 @@ class SpanBuilder:
         provider.add_span_processor(self._collector)
         self._tracer = provider.get_tracer("tunnel", __version__)
 
-    def build(self, batch: Sequence[EndedConnection]) -> list[ReadableSpan]:
+    def build(self, batch: Sequence[ConnectionRecord]) -> list[ReadableSpan]:
         """Return the spans of these connections, each connection as one trace."""
-        for one in batch:
-            accepted = max(one.ended - round(one.record.seconds * _NANOSECONDS), 0)  # the clock may be at 1970
-            root, *steps = describe_spans(one.record)
-            kind = SpanKind.SERVER if one.record.is_server else SpanKind.CLIENT
+        for record in batch:
+            accepted = max(round((record.time - record.seconds) * _NANOSECONDS), 0)  # the clock may be at 1970
+            root, *steps = describe_spans(record)
+            kind = SpanKind.SERVER if record.is_server else SpanKind.CLIENT
             inside = self._add(root, accepted, kind, Context())
             for step in steps:
                 self._add(step, accepted, SpanKind.CLIENT if step.name == "dial" else SpanKind.INTERNAL, inside)
@@ -183,7 +184,7 @@ class CollectorExport:
         self._session = session
         self.name = name
 
-    def __call__(self, batch: Sequence[EndedConnection]) -> Delivery:
+    def __call__(self, batch: Sequence[ConnectionRecord]) -> Delivery:
         """Send one batch, with retries; takes `_EXPORT_LIMIT` seconds at most unless the collector sends single bytes."""
         result = self._exporter.export(self._builder.build(batch))
         problem, rejected = self._session.problem, self._session.rejected

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from tunnel.config.model import Traces
 from tunnel.errors import ConfigError
@@ -23,13 +21,6 @@ MAX_BATCH = 16  # connections in one request: while it is encoded, the event loo
 _GATHER = 1.0  # seconds in which a batch is gathered
 
 
-class EndedConnection(NamedTuple):
-    """A connection and the Unix time of its end in nanoseconds."""
-
-    record: ConnectionRecord
-    ended: int
-
-
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """What became of a batch: how many traces were lost, completely or in part, and why."""
@@ -38,7 +29,7 @@ class Delivery:
     problem: str = ""
 
 
-Export = Callable[[Sequence[EndedConnection]], Delivery]  # blocks, for some seconds at most
+Export = Callable[[Sequence[ConnectionRecord]], Delivery]  # blocks, for some seconds at most
 
 
 def load_exporter() -> None:
@@ -74,15 +65,13 @@ class TraceExport:
         report: Callable[[str], object],
         *,
         draw: Callable[[], float] = random.random,
-        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """`report` gets a line for the log, on the thread; `draw` returns a number from 0 to less than 1."""
         self._export = export
         self._ratio = ratio
         self._report = report
         self._draw = draw
-        self._clock = clock
-        self._queue: deque[EndedConnection] = deque()
+        self._queue: deque[ConnectionRecord] = deque()
         self._is_due = threading.Event()
         self._is_stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
@@ -109,7 +98,7 @@ class TraceExport:
         if len(self._queue) >= MAX_QUEUE:
             self._overflowed += 1
             return
-        self._queue.append(EndedConnection(record, self._clock()))
+        self._queue.append(record)
         if not self._is_due.is_set():
             self._is_due.set()
 
@@ -149,7 +138,7 @@ class TraceExport:
             self._lost += len(self._queue)
             self._queue.clear()
 
-    def _deliver(self, batch: Sequence[EndedConnection]) -> Delivery:
+    def _deliver(self, batch: Sequence[ConnectionRecord]) -> Delivery:
         """Export a batch; an unexpected exception, perhaps of a library, loses this batch only."""
         try:
             return self._export(batch)

@@ -55,9 +55,9 @@ class WorkerLog(Log):
         self.change_quiet(omitted)
         self.wants_ends = is_observed or any(map(self.is_enabled, _OF_CONNECTIONS))
 
-    def write(self, message: str, category: Category = Category.OTHER, *, fields: str = "") -> None:
+    def write(self, message: str, category: Category = Category.OTHER, *, fields: str = "", at: float | None = None) -> None:
         if self.is_enabled(category):
-            self._outbox.add(LogLine(time.time(), message, category, fields))
+            self._outbox.add(LogLine(time.time() if at is None else at, message, category, fields))
 
     def flush(self) -> None:
         self._outbox.flush()
