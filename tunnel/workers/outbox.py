@@ -15,7 +15,7 @@ from tunnel.workers.channel import Channel
 from tunnel.workers.messages import Batch, ConnectionEvent, LogLine, Setup
 
 _OF_CONNECTIONS: Final = (Category.CONNS, Category.CONN_ERRORS, Category.HANDSHAKE_ERRORS)
-_DELAY: Final = 0.005  # seconds: under load, one message carries what happens to several connections
+_DELAY: Final = 0.05  # seconds, like that of the log: under load, one message carries what happens to several connections
 
 
 class Outbox:
