@@ -135,3 +135,42 @@ def test_holders_are_found_by_the_inode_of_the_socket(listen: Open) -> None:
     inode = os.fstat(ours.fileno()).st_ino
     assert list(find_holders_of_ports([ours.getsockname()[1]])) == [inode]
     assert find_holders_of_ports([]) == {}
+
+
+def add_process(proc: Path, pid: int, parent: int, name: str, program: str) -> None:
+    """A process in this /proc that has the socket with the inode 7."""
+    folder = proc / str(pid)
+    (folder / "fd").mkdir(parents=True)
+    (folder / "fd/3").symlink_to("socket:[7]")
+    (folder / "exe").symlink_to(program)
+    (folder / "stat").write_text(f"{pid} ({name}) S {parent} 1 1 0\n")
+
+
+@pytest.mark.parametrize(
+    ("processes", "named"),
+    [
+        ([(812, 1, "nginx", "/nginx"), (813, 812, "nginx", "/nginx"), (814, 812, "nginx", "/nginx")], "pid 812 (nginx)"),
+        ([(1, 0, "systemd", "/systemd"), (812, 1, "nginx", "/nginx")], "pid 1 (systemd), pid 812 (nginx)"),
+        ([(812, 1, "a) S 5 (b", "/a"), (5, 1, "c", "/a")], "pid 5 (c), pid 812 (a) S 5 (b)"),
+        ([(813, 812, "left", "/a")], "pid 813 (left)"),
+    ],
+    ids=["workers", "service manager", "odd name", "without parent"],
+)
+def test_workers_are_not_named_beside_their_parent(
+    listen: Open, tmp_path: Path, processes: list[tuple[int, int, str, str]], named: str
+) -> None:
+    ours = listen("127.0.0.1")
+    proc = make_proc(tmp_path, ours, row(os.geteuid()))
+    for process in processes:
+        add_process(proc, *process)
+    assert find_shared_port(ours, {}, proc) == SharedPort(named, True)
+    assert describe_holders(ours.getsockname()[1], proc) == named
+
+
+@pytest.mark.parametrize("text", ["", "812", "812 (a) S"])
+def test_a_process_that_ends_meanwhile_is_left_out(listen: Open, tmp_path: Path, text: str) -> None:
+    ours = listen("127.0.0.1")
+    proc = make_proc(tmp_path, ours, row(os.geteuid()))
+    add_process(proc, 812, 1, "a", "/a")
+    (proc / "812/stat").write_text(text)
+    assert describe_holders(ours.getsockname()[1], proc) == "a process of another user or container"

@@ -107,12 +107,29 @@ def find_shared_port(ours: socket.socket, known: Holders, proc: Path = _PROC) ->
     return ListeningPorts(proc).find_shared_port(ours, known)
 
 
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """A process that has one of the sockets."""
+
+    pid: int
+    parent: int
+    name: str
+    program: str
+
+
 def find_holders(inodes: set[int], proc: Path = _PROC) -> Holders:
-    """Return the visible processes that have these sockets among their descriptors."""
-    found: dict[int, Processes] = {}
-    for pid, name, inode in _owners(inodes, proc) if inodes else ():
-        found[inode] = (*found.get(inode, ()), (pid, name))
-    return found
+    """Return the visible processes that have these sockets among their descriptors; workers are left out."""
+    found: dict[int, list[_Owner]] = {}
+    for owner, inode in _owners(inodes, proc) if inodes else ():
+        found.setdefault(inode, []).append(owner)
+    return {
+        inode: tuple((one.pid, one.name) for one in owners if not _is_worker(one, owners)) for inode, owners in found.items()
+    }
+
+
+def _is_worker(process: _Owner, owners: Iterable[_Owner]) -> bool:
+    """Return whether the parent has the socket too; a service manager that passed it is another program."""
+    return any((one.pid, one.program) == (process.parent, process.program) for one in owners)
 
 
 def _describe(found: Iterable[Processes]) -> str:
@@ -150,13 +167,19 @@ def _parse_host(digits: str) -> IpAddress:
     return unmap_ipv4(ipaddress.ip_address(b"".join(words)))
 
 
-def _owners(inodes: set[int], proc: Path) -> Iterator[tuple[int, str, int]]:
+def _owners(inodes: set[int], proc: Path) -> Iterator[tuple[_Owner, int]]:
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     for folder in proc.glob("[0-9]*"):
-        with suppress(OSError):  # a process of another user, or one that has ended
+        with suppress(OSError, ValueError, IndexError):  # a process of another user, or one that has ended
             links = {_link(folder / "fd" / name) for name in os.listdir(folder / "fd")}
             for link in links & wanted.keys():
-                yield int(folder.name), (folder / "comm").read_text(errors="replace").strip(), wanted[link]
+                yield _read_owner(folder), wanted[link]
+
+
+def _read_owner(folder: Path) -> _Owner:
+    """Read the name and the parent from the second and the fourth field of proc_pid_stat(5)."""
+    names, _, fields = (folder / "stat").read_text(errors="replace").rpartition(")")
+    return _Owner(int(folder.name), int(fields.split()[1]), names.partition("(")[2].strip(), _link(folder / "exe"))
 
 
 def _link(path: Path) -> str:
