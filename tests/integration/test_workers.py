@@ -120,6 +120,11 @@ def test_connections_are_served_by_all_workers(workloads: Workloads, backend: st
     assert len(front.proxy.matches("opening pipe:")) == len(front.proxy.matches("closed pipe:")) == 6
 
 
+def test_ps_shows_which_process_is_a_worker(workloads: Workloads, backend: str) -> None:
+    front = Front(workloads, backend)
+    assert [Path(f"/proc/{worker}/comm").read_text() for worker in front.workers] == ["tunnel-worker\n"] * 2
+
+
 def test_a_limit_of_connections_is_for_all_workers_together(workloads: Workloads, backend: str) -> None:
     front = Front(workloads, backend, "--max-concurrent-conns=3")
     peers = [front.connect() for _ in range(3)]

@@ -15,6 +15,7 @@ from tunnel.child.inherited import inherited
 
 _SET_PDEATHSIG: Final = 1
 _SET_DUMPABLE: Final = 4
+_SET_NAME: Final = 15
 _SET_CHILD_SUBREAPER: Final = 36
 LAUNCH_FAILED: Final = 125  # exit code, as env(1) and timeout(1) use it: the wrapper failed, not the command
 
@@ -26,6 +27,13 @@ def _prctl(option: int, value: int) -> None:
     if _libc.prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0))) < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def name_process(name: str) -> None:
+    """Set the name that ps(1) and top(1) show, of at most 15 bytes, if the kernel permits it."""
+    text = ctypes.create_string_buffer(name.encode())
+    with suppress(OSError):  # a seccomp filter
+        _prctl(_SET_NAME, ctypes.addressof(text))
 
 
 def become_subreaper() -> None:

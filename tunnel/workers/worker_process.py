@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from tunnel.child.kernel import forbid_core_dumps
+from tunnel.child.kernel import forbid_core_dumps, name_process
 from tunnel.config.model import ListenerConfig
 from tunnel.errors import TargetError
 from tunnel.garbage_collection import freeze_startup_objects
@@ -62,6 +62,7 @@ _IGNORED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1,
 def main() -> NoReturn:
     """Serve until the parent ends this process, or has ended."""
     forbid_core_dumps()
+    name_process("tunnel-worker")
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     sock = socket.socket(fileno=os.dup(CHANNEL))
