@@ -74,8 +74,10 @@ def target(workloads: Workloads) -> str:
 
 
 def given(workloads: Workloads, hostile: Mapping[str, str], who: str = CLIENT) -> dict[str, str]:
-    """The environment of a workload, with these variables and with no other that says how to print."""
-    clean = {name: value for name, value in environment(workloads, who).items() if not name.startswith(("LC_", "PYTHON"))}
+    """The environment of a workload, with these variables and with no other that says how to print or to test."""
+    clean = {
+        name: value for name, value in environment(workloads, who).items() if not name.startswith(("LC_", "PYTHON", "TUNNEL_"))
+    }
     return {**clean, **hostile}
 
 
