@@ -17,7 +17,7 @@ import pytest
 from OpenSSL import SSL
 
 from tests.support.plain_backends import Backend, echo, free_port
-from tests.support.processes import LIMIT, Proxy, bare_environment, eventually, tunnel_argv
+from tests.support.processes import LIMIT, WORKERS, Proxy, bare_environment, eventually, tunnel_argv
 from tests.support.tls_peer import tls_connection
 from tests.support.workloads import CLIENT, SERVER, STRANGER, Workloads
 from tunnel.listener.access_event import END, START
@@ -187,7 +187,7 @@ def test_a_changed_setting_of_a_file_is_announced_for_the_next_start(
     config = tmp_path / "tunnel.toml"
 
     def write(log: str) -> None:
-        config.write_text(f"""
+        config.write_text(f"""workers = {WORKERS}
 [log]
 {log}
 [identity.default]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.openssl_command import alert_of, s_client
 from tests.support.plain_backends import Backend, connect, echo
-from tests.support.processes import SHORT_GRACE, Proxy, bare_environment, tunnel_argv
+from tests.support.processes import SHORT_GRACE, Proxy, bare_environment, tunnel_argv, with_workers
 from tests.support.tls_peer import tls_connection
 from tests.support.workloads import ANY_PORT, CLIENT, FOREIGNER, SERVER, Workloads
 from tunnel.config.dev_model import Entry, Issuing
@@ -120,7 +120,8 @@ def test_an_identity_that_is_withdrawn_is_used_for_a_while_and_may_come_back(wor
 
 def test_after_the_grace_a_withdrawn_identity_serves_nobody_until_it_comes_back(workloads: Workloads) -> None:
     flags = f"--listen={ANY_PORT}", f"--target={backend(workloads)}", f"--allow-id={CLIENT}"
-    argv = [sys.executable, "-c", SHORT_GRACE, "server", f"--use-workload-api-addr={workloads.sockets[SERVER]}", *flags]
+    line = "server", f"--use-workload-api-addr={workloads.sockets[SERVER]}", *flags
+    argv = [sys.executable, "-c", SHORT_GRACE, *with_workers(line)]
     proxy = workloads.watch(Proxy(argv, environ=bare_environment()))
     with tls_connection(proxy.address, workloads.identity(CLIENT)) as open_before:
         workloads.api.withdraw(workloads.sockets[SERVER])

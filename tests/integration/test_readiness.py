@@ -20,7 +20,7 @@ from OpenSSL import SSL
 from tests.support.command_runner import run_tool
 from tests.support.file_identities import FileIdentities
 from tests.support.plain_backends import Backend, connect, echo, free_port, receive_all
-from tests.support.processes import LIMIT, SHORT_GRACE, Process, bare_environment, eventually, tunnel_argv
+from tests.support.processes import LIMIT, SHORT_GRACE, Process, bare_environment, eventually, tunnel_argv, with_workers
 from tests.support.run_line import client, has_echo, server
 from tests.support.tls_peer import tls_connection
 from tests.support.unix_status_port import metric, status
@@ -112,7 +112,7 @@ def test_after_the_grace_a_withdrawn_identity_is_not_ready(workloads: Workloads)
     line = server(
         workloads, workloads.enter(Backend(healthy)).target, f"--status=unix:{place}", "--target-status=http://localhost/"
     )
-    process = workloads.watch(Process([sys.executable, "-c", SHORT_GRACE, *line], environ=bare_environment()))
+    process = workloads.watch(Process([sys.executable, "-c", SHORT_GRACE, *with_workers(line)], environ=bare_environment()))
     process.wait_for("listening for connections on")
     assert status(place)[0] == 200
     workloads.api.withdraw(workloads.sockets[SERVER])

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.connection_load import ConnectionLoad, plain_exchange, tls_exchange
 from tests.support.plain_backends import Backend, connect, echo, free_port
-from tests.support.processes import LIMIT, Proxy, bare_environment, eventually, tunnel_argv
+from tests.support.processes import LIMIT, WORKERS, Proxy, bare_environment, eventually, tunnel_argv
 from tests.support.replacement_page import replacement_file
 from tests.support.requirements import program
 from tests.support.run_line import server
@@ -147,7 +147,7 @@ def serve(workloads: Workloads, target: str, *, listen: str) -> list[str]:
     """The arguments of `tunnel serve` with a file that has one server."""
     file = workloads.directory / "tunnel.toml"
     file.write_text(
-        f'[identity.default]\nworkload-api = "{workloads.sockets[SERVER]}"\n'
+        f'workers = {WORKERS}\n[identity.default]\nworkload-api = "{workloads.sockets[SERVER]}"\n'
         f'[[server]]\nlisten = "{listen}"\ntarget = "{target}"\naccess = [{{ allow = "{CLIENT}" }}]\n'
     )
     return ["serve", f"--config={file}"]

@@ -15,7 +15,7 @@ import pytest
 from tests.support.file_identities import FileIdentities
 from tests.support.otlp_collector import OtlpCollector, ReceivedTrace
 from tests.support.plain_backends import Backend, connect, echo, free_port, receive_all
-from tests.support.processes import LIMIT, Proxy, bare_environment, eventually, tunnel_argv
+from tests.support.processes import LIMIT, WORKERS, Proxy, bare_environment, eventually, tunnel_argv
 from tests.support.workloads import CLIENT, SERVER, STRANGER, Workloads
 
 EVERY = ("--traces-ratio", "1")
@@ -174,7 +174,7 @@ def test_a_file_sets_headers_and_a_change_takes_effect_at_the_next_start(
     backend = workloads.enter(Backend(echo))
     path = tmp_path / "t.toml"
     port = free_port()
-    text = f"""
+    text = f"""workers = {WORKERS}
 [traces]
 url = "{collector.url}"
 ratio = 1

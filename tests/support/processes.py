@@ -177,12 +177,16 @@ WORKERS = os.environ.get("TUNNEL_TEST_WORKERS", "1")
 
 def tunnel_argv(*arguments: str) -> list[str]:
     """The command line of the installed program under test."""
-    words = _with_workers(arguments) if WORKERS != "1" else arguments
+    words = with_workers(arguments)
     return [str(_SCRIPT), *words] if _SCRIPT.exists() else [sys.executable, "-I", "-m", "tunnel", *words]
 
 
-def _with_workers(arguments: Sequence[str]) -> Iterator[str]:
+def with_workers(arguments: Sequence[str]) -> Sequence[str]:
     """Add the flag to each line of a server or client."""
+    return [*_add_workers(arguments)] if WORKERS != "1" else arguments
+
+
+def _add_workers(arguments: Sequence[str]) -> Iterator[str]:
     starts_line = True
     for number, word in enumerate(arguments):
         yield word

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.processes import Proxy, bare_environment
+from tests.support.processes import Proxy, bare_environment, with_workers
 from tests.support.workloads import CLIENT, SERVER, Workloads
 from tunnel.net.address import TcpAddress
 
@@ -52,7 +52,8 @@ def start_with_targets(
 ) -> Proxy:
     """Start a server or a client with these targets, and with health checks at this interval."""
     spiffe_id, rules = (SERVER, ("--allow-id", CLIENT)) if mode == "server" else (CLIENT, ("--verify-id", SERVER))
-    line = (mode, f"--use-workload-api-addr={workloads.sockets[spiffe_id]}", "--listen=127.0.0.1:0", "--target=localhost:1")
+    source = f"--use-workload-api-addr={workloads.sockets[spiffe_id]}"
+    line = with_workers((mode, source, "--listen=127.0.0.1:0", "--target=localhost:1", *rules, *flags))
     given = {"targets": list(targets), "dns_server": str(dns_server or ""), "interval": interval}
     environ = {**bare_environment(), _VARIABLE: json.dumps(given)}
-    return workloads.watch(Proxy([sys.executable, "-c", _PROGRAM, *line, *rules, *flags], environ=environ))
+    return workloads.watch(Proxy([sys.executable, "-c", _PROGRAM, *line], environ=environ))
