@@ -334,6 +334,8 @@ class Proxy:
                     return
             self.data_plane.share_log()
             await self.data_plane.wait_started()
+            if self.stop_requested.is_set():  # the drain would wait for listeners that are opened now
+                return
             await self._open(monitors)
         except TunnelError as error:
             self.fail(error)
