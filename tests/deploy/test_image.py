@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.container_image import Container, Image
 from tests.support.plain_backends import Backend, connect, echo, free_port, receive_all
-from tests.support.processes import eventually
+from tests.support.processes import WORKERS, eventually
 from tests.support.workloads import ANY_PORT, CLIENT, SERVER
 from tunnel import __version__
 from tunnel.config.dev_model import Entry
@@ -20,7 +20,7 @@ from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 
 _TOOLS = {"sh", "bash", "dash", "gcc", "cc", "c++", "as", "ld", "make", "pip", "pip3"}
-_FILE = f"""
+_FILE = f"""workers = {WORKERS}
 [status]
 listen = "http://127.0.0.1:{{status}}"
 [identity.default]

@@ -17,7 +17,7 @@ import pytest
 from tests.support.connection_load import ConnectionLoad
 from tests.support.container_image import ROOT, Image
 from tests.support.plain_backends import Backend, echo, receive_all
-from tests.support.processes import LIMIT, eventually
+from tests.support.processes import LIMIT, WORKERS, eventually, with_workers
 from tests.support.replacement_page import replacement_file
 from tests.support.requirements import program
 from tests.support.systemd_manager import SYSTEMD, Manager
@@ -130,9 +130,12 @@ def manager(image: Image, tmp_path: Path) -> Iterator[Manager]:
         extra = tmp_path / "units" / f"{name}.service.d"
         extra.mkdir()
         (extra / "test.conf").write_text(f"[Service]\n{lines}StandardOutput=append:/run/log\nStandardError=inherit\n")
+    if WORKERS != "1":
+        unit = tmp_path / "units/tunnel-server.service"
+        unit.write_text(unit.read_text().replace("tunnel server ", f"tunnel server --workers={WORKERS} "))
     (tmp_path / "units/exec.service").write_text(_EXEC)
     (tmp_path / "etc/tunnel").mkdir(parents=True)
-    (tmp_path / "etc/tunnel/web.args").write_text(_ARGS)
+    (tmp_path / "etc/tunnel/web.args").write_text("\n".join(with_workers(_ARGS.split())))
     (tmp_path / "etc/tunnel/tunnel.toml").write_text(example())
     (tmp_path / "units" / "stopped.service").write_text(_STOPPED)
     shutil.copy(COUNTING, tmp_path / "etc/tunnel")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.processes import Proxy
+from tests.support.processes import Proxy, with_workers
 from tests.support.requirements import program
 
 ROOT = Path(__file__).parents[2]
@@ -122,7 +122,7 @@ class Container(Proxy):
         user, entry = image.config["User"], image.config["Entrypoint"]
         unshare = [program("unshare"), "--mount", "--pid", "--ipc", "--fork", "--kill-child=KILL"]
         prepare = ["bash", "-c", _PREPARE, str(image.files), str(sockets), "/run", user]
-        super().__init__([*unshare, *prepare, *entry, *arguments], environ=self._environ)
+        super().__init__([*unshare, *prepare, *entry, *with_workers(arguments)], environ=self._environ)
 
     def close(self) -> None:
         """End process 1 too: the kernel forgets --kill-child when the user changes."""

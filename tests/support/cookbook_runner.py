@@ -15,13 +15,14 @@ from pathlib import Path
 
 from tests.support.cookbook_page import Block, Page, is_like
 from tests.support.plain_backends import free_port
-from tests.support.processes import LIMIT, Process, Proxy, bare_environment, tunnel_argv
+from tests.support.processes import LIMIT, WORKERS, Process, Proxy, bare_environment, tunnel_argv
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi
 from tunnel.spiffe.endpoint import WorkloadEndpoint, parse_endpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 
 _LISTENS = "listening for connections on "
+_WITH_WORKERS = f'case "$1" in server|client) mode=$1; shift; set -- "$mode" --workers={WORKERS} "$@";; esac\n'
 
 
 class CookbookRunner:
@@ -31,7 +32,7 @@ class CookbookRunner:
         self.directory = directory
         self.tools = directory / "bin"
         self.tools.mkdir()
-        self.tool("tunnel", tunnel_argv())
+        self.tool("tunnel", tunnel_argv(), _WITH_WORKERS if WORKERS != "1" else "")
         self.agents = {name: f"unix://{directory / name.lower()}" for name in ("SERVER_AGENT", "CLIENT_AGENT")}
         self._things = ExitStack()
         self._server: Proxy | None = None
@@ -40,10 +41,10 @@ class CookbookRunner:
         """End all processes, the newest first."""
         self._things.close()
 
-    def tool(self, name: str, argv: Sequence[str]) -> None:
-        """Define a command with this name that runs `argv` with its arguments."""
+    def tool(self, name: str, argv: Sequence[str], before: str = "") -> None:
+        """Define a command with this name that runs `argv` with its arguments, which `before` may change."""
         path = self.tools / name
-        path.write_text(f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n')
+        path.write_text(f'#!/bin/sh\n{before}exec {shlex.join(argv)} "$@"\n')
         path.chmod(0o755)
 
     def values(self) -> dict[str, str]:
