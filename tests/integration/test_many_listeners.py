@@ -11,7 +11,7 @@ from OpenSSL import SSL
 
 from tests.support.config_files import ServedFile
 from tests.support.plain_backends import Backend, echo
-from tests.support.processes import LIMIT, eventually
+from tests.support.processes import LIMIT, descriptors_of, eventually
 from tests.support.tls_peer import TlsPeer
 from tests.support.unix_status_port import status
 from tests.support.workloads import CLIENT, SERVER, STRANGER, Workloads
@@ -123,12 +123,12 @@ def test_a_rotation_reaches_200_listeners_by_one_stream_and_disturbs_no_connecti
 def test_200_listeners_leave_nothing_behind(served: ServedFile) -> None:
     """Neither do those that a reload removes and adds again."""
     process, servers = served.process, dict(served.servers)
-    descriptors = process.descriptor_count
+    count = len(descriptors_of(process.pid))
     for kept in (1, COUNT, 1, COUNT):
         served.servers = dict(list(servers.items())[:kept])
         assert served.reload() == (200, "reloaded\n")
         assert sum(path.name.startswith("front-") for path in served.place.iterdir()) == kept
     assert all(served.is_admitted(name) for name in servers)
-    eventually(lambda: process.descriptor_count == descriptors, "the sockets of removed listeners are closed")
+    eventually(lambda: len(descriptors_of(process.pid)) == count, "the sockets of removed listeners are closed")
     assert process.stop() == 0
     assert not [path for path in served.place.iterdir() if path.name.startswith("front-")]

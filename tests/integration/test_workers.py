@@ -16,7 +16,7 @@ import pytest
 from OpenSSL import SSL
 
 from tests.support.plain_backends import Backend, connect, echo, free_port
-from tests.support.processes import Proxy, bare_environment, eventually, tunnel_argv
+from tests.support.processes import Proxy, bare_environment, descriptors_of, eventually, tunnel_argv
 from tests.support.tls_peer import TlsPeer, tls_connection
 from tests.support.workloads import CLIENT, SERVER, STRANGER, Identity, Workloads
 
@@ -69,15 +69,6 @@ class Front:
             (owner,) = [worker for worker in owned if accepted in descriptors_of(worker)]
             owned[owner].append(peer)
         return owned
-
-
-def descriptors_of(pid: int) -> set[str]:
-    """What the descriptors of a process are."""
-    found = set()
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        with suppress(FileNotFoundError):
-            found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
-    return found
 
 
 def inode_of(client_port: int, server_port: int) -> str:

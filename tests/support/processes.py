@@ -70,10 +70,6 @@ class Process:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    @property
-    def descriptor_count(self) -> int:
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
-
     def matches(self, pattern: str, since: int = 0) -> list[str]:
         """The matching lines so far."""
         return [line for line in self.lines[since:] if re.search(pattern, line)]
@@ -198,6 +194,15 @@ def _add_workers(arguments: Sequence[str]) -> Iterator[str]:
 def bare_environment() -> dict[str, str]:
     """Our environment without the address of a Workload API, and without variables set by our client."""
     return {name: value for name, value in os.environ.items() if name not in ("SPIFFE_ENDPOINT_SOCKET", "GRPC_VERBOSITY")}
+
+
+def descriptors_of(pid: int) -> set[str]:
+    """What the descriptors of a process are; copies of one are the same."""
+    found = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):
+            found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return found
 
 
 def is_listening(path: Path) -> bool:
