@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -100,11 +100,14 @@ def test_the_shutdown_timeout_cuts_what_is_open_and_exits_1(workloads: Workloads
 def test_a_second_signal_ends_the_process_at_once(workloads: Workloads, backend: Backend, number: signal.Signals) -> None:
     proxy = workloads.server(backend.target)
     with ExitStack() as stack:
-        open_transfers(workloads, proxy, 1, stack)
+        (peer,) = open_transfers(workloads, proxy, 1, stack)
         proxy.signal(signal.SIGTERM)
         proxy.wait_for(DRAINING)
         proxy.signal(number)
         assert proxy.exit_code() == -number
+        with suppress(ConnectionResetError):
+            assert peer.receive() == b"", "the process that served it has ended too"
+        assert not peer.has_ended
 
 
 @pytest.mark.parametrize("number", RELOAD)

@@ -243,6 +243,17 @@ def test_workers_drain_and_exit_after_the_end_of_their_parent(workloads: Workloa
     eventually(lambda: not any(map(is_alive, owned)), "the end of the workers")
 
 
+def test_a_second_signal_ends_the_workers_too(workloads: Workloads, backend: str) -> None:
+    front = Front(workloads, backend)
+    owned = front.open_by_worker(4)
+    front.proxy.signal(signal.SIGTERM)
+    front.proxy.wait_for("waiting for drain of 4 connections")
+    assert all(has_echo(peer) for peers in owned.values() for peer in peers)
+    front.proxy.signal(signal.SIGTERM)
+    assert front.proxy.exit_code() == -signal.SIGTERM
+    eventually(lambda: not any(map(is_alive, owned)), "the end of the workers, whose connections are open")
+
+
 def is_listening_at(address: tuple[str, int]) -> bool:
     try:
         connect(address).close()

@@ -56,6 +56,9 @@ class DataPlane(Protocol):
     def lag(self) -> Histogram | None:
         """The lag of the event loops of workers; None without workers."""
 
+    def end_with_parent(self) -> None:
+        """Have the workers exit at once if this process ends, instead of draining."""
+
     async def stop(self) -> None:
         """Get the last counts, and end the workers."""
 
@@ -91,6 +94,9 @@ class OwnProcess:
         """The log is that of this process."""
 
     def lag(self) -> None:
+        """There are no workers."""
+
+    def end_with_parent(self) -> None:
         """There are no workers."""
 
     async def stop(self) -> None:

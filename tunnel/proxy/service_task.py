@@ -33,6 +33,7 @@ class ServiceTask:
             await self._proxy.stop_requested.wait()
             for number in _STOP:
                 restore_default(number)  # a second signal ends the process at once
+            self._proxy.data_plane.end_with_parent()
             await self._proxy.delay_shutdown(self._proxy.config.shutdown_delay)
             self.exit_code = 1 if await self._proxy.drain(self._proxy.config.shutdown_timeout) else 0
 

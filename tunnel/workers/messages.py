@@ -135,6 +135,11 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class EndWithParent:
+    """If the parent ends from now on, exit at once: a second signal has ended the whole process."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Report for the last time and exit."""
 

@@ -33,6 +33,7 @@ from tunnel.workers.messages import (
     ChangeLog,
     Configure,
     Drained,
+    EndWithParent,
     LogLine,
     Order,
     ReleasePeer,
@@ -96,6 +97,7 @@ class WorkerPool:
         self.restarts = 0
         self.lost_lines = 0  # of workers that have ended
         self._is_stopping = False
+        self._end_with_parent = False
         self._changed = trio.Event()  # a worker has started, reported or ended
         self._token: trio.lowlevel.TrioToken | None = None
 
@@ -128,6 +130,11 @@ class WorkerPool:
         """The indexes of the workers that run."""
         return frozenset(self._workers)
 
+    def end_with_parent(self) -> None:
+        """Have the workers exit at once if this process ends, instead of draining."""
+        self._end_with_parent = True
+        self.send(EndWithParent())
+
     async def stop(self) -> None:
         """Get the last reports, and end all workers."""
         self._is_stopping = True
@@ -156,6 +163,8 @@ class WorkerPool:
             drain_limit=self._drain_limit,
         )
         worker.channel.send(setup)
+        if self._end_with_parent:
+            worker.channel.send(EndWithParent())
         for tunnel in self._tunnels.values():
             self._introduce(worker, tunnel)
 
