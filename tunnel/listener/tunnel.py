@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Set
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from tunnel.config.model import ListenerConfig
 from tunnel.errors import describe_os_error
@@ -37,11 +37,11 @@ from tunnel.status.process_state import PlaintextState
 if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
     from tunnel.tls.acme_challenge import AcmeChallenges
 
+_ACCEPTS_PER_TURN = 64  # open connections are served in between
+
 
 class Tunnel(TunnelControl):
     """Accepts connections and owns their sessions."""
-
-    accepts_per_turn: ClassVar[int] = 64  # open connections are served in between
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ class Tunnel(TunnelControl):
     def accept(self, _events: int) -> None:
         """Accept connections that wait."""
         assert self._listener is not None
-        for _ in range(self.accepts_per_turn):
+        for _ in range(self.accept_limit()):
             try:
                 sock, address = self._listener.accept()
             except BlockingIOError:
@@ -272,6 +272,10 @@ class Tunnel(TunnelControl):
     def _record(self, record: ConnectionRecord) -> None:
         count_connection(self.counters, record)
         self.announce(record)
+
+    def accept_limit(self) -> int:
+        """The most connections to accept in this turn."""
+        return _ACCEPTS_PER_TURN
 
     def is_full(self) -> bool:
         """Whether no more connections are accepted for now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Final
 
 from tunnel.authz.peer import Peer
 from tunnel.authz.rules import PolicyRule
@@ -26,11 +26,11 @@ from tunnel.workers.questions import Questions, RemoteLimits
 if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
     from tunnel.tls.acme_challenge import AcmeChallenges
 
+_BUSY_ACCEPTS: Final = 8  # connections one after the other cost less than one per turn: their code stays in the caches
+
 
 class WorkerTunnel(Tunnel):
     """The connections of one listener in this worker."""
-
-    accepts_per_turn: ClassVar[int] = 1  # the next one is for another worker
 
     def __init__(
         self,
@@ -126,10 +126,14 @@ class WorkerTunnel(Tunnel):
         self.loop.watch_shared_listener(sock, self.accept, self)
 
     def accept(self, events: int) -> None:
-        """Accept one connection; the next one wakes another worker."""
+        """Accept, and let another worker wake for the next connection."""
         super().accept(events)
         if self._is_accepting and self._listener is not None:
             self.watch_listener(self._listener.socket)
+
+    def accept_limit(self) -> int:
+        """One if this worker was idle, because another one may be too; else some of those that no idle worker has taken."""
+        return 1 if self.loop.batch is None else _BUSY_ACCEPTS
 
     def is_full(self) -> bool:
         """Whether this worker has its share of the connections."""
