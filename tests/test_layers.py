@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "tunnel",
         "tunnel.lazy_dataclass",
         "tunnel.errors",
+        "tunnel.deferred_modules",
         "tunnel.garbage_collection",
         "tunnel.interpreter",
         "tunnel.ip_address",

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from tunnel.child.inherited import inherited, restore_default
 from tunnel.cli.variables import is_of_libraries
+from tunnel.deferred_modules import defer_modules
 
 _STDOUT, _STDERR = 1, 2
 _GC_THRESHOLD = 10_000  # new objects between two runs of the garbage collector
@@ -34,6 +35,7 @@ def run_and_exit() -> NoReturn:
 def main() -> int:
     """Run the command line; an interrupt before a command handles signals ends the process by that signal."""
     _complete_standard_streams()
+    defer_modules()
     inherited()  # records signals and descriptors before they are changed
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # until a command handles it
         restore_default(signal.SIGTERM)
