@@ -31,7 +31,7 @@ class FakeProxy:
     def __init__(self, *, carries: float = 0.0, delay: float = 0.0) -> None:
         self.config = SimpleNamespace(timed_reload=0.0, shutdown_delay=delay, shutdown_timeout=30.0)
         self.log = RecordedLog()
-        self.data_plane = SimpleNamespace(end_with_parent=lambda: None)
+        self.data_plane = SimpleNamespace(exit_with_parent=lambda: None)
         self.stop_requested = trio.Event()
         self.is_listening = trio.Event()
         self.reload_request = ReloadRequest()

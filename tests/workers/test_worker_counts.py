@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
+from tunnel.lazy_dataclass import replace
 from tunnel.status.counters import timed_counters
 from tunnel.status.histogram import LAG_BOUNDS, Histogram
 from tunnel.workers.messages import Report
@@ -34,6 +39,20 @@ def test_the_counts_are_the_sum_of_the_last_reports_and_of_ended_workers() -> No
     assert shown.handshake.distribution().count == 2 + 2 + 1 + 1
     assert shown.handshake.distribution().sample.maximum == 10_000_000
     assert counts.lag().count == 6
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lag": None}, {"lag": Histogram((1.0,))}, {"timers": {0: "x"}}, {"timers": None}, {"timers": {"0": ()}}]
+)
+def test_what_is_not_a_count_is_not_kept(wrong: dict[str, Any]) -> None:
+    """The exception ends the worker that has sent it; later sums do not fail."""
+    counts = WorkerCounts()
+    counts.group_of(timed_counters())
+    counts.take(0, report_of(1))
+    with pytest.raises((TypeError, ValueError, AttributeError)):
+        counts.take(0, replace(report_of(2), **wrong))
+    counts.forget(0)
+    assert counts.lag().count == 1
 
 
 def test_a_worker_that_ends_before_its_first_report_changes_nothing() -> None:

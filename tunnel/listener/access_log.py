@@ -92,25 +92,26 @@ class AccessLog:
         if suppressed is not None:
             self._waiting.append((event, record, suppressed))
             if self._call_later is None or len(self._waiting) >= _MOST_WAITING:
-                self._encode()
+                self.encode_waiting()
             elif not self._is_scheduled:
                 self._is_scheduled = True
-                self._call_later(_DELAY, self._encode)
+                self._call_later(_DELAY, self.encode_waiting)
 
     def flush(self) -> None:
         """Write the records that wait, and the numbers of suppressed refusals."""
-        self._encode()
+        self.encode_waiting()
         if self._limit is not None:
             self._limit.flush()
 
-    def _encode(self) -> None:
+    def encode_waiting(self) -> None:
+        """Encode the records that wait."""
         self._is_scheduled = False
         while self._waiting:
             event, record, suppressed = self._waiting.popleft()
             self.output.write(self._encoder.encode(self._format_time(record.time), event, record, suppressed))
 
     def _write_count(self, _category: Category, source: str, reason: str, suppressed: int) -> None:
-        self._encode()
+        self.encode_waiting()
         fields: Attributes = {"time": self._format_time(self._wall()), "event.name": SUPPRESSED}
         fields["client.address"] = escape(source.removeprefix("unix:"))
         fields["tunnel.reason"], fields["tunnel.suppressed"] = reason, suppressed

@@ -22,6 +22,8 @@ from tunnel.lazy_dataclass import dataclass
 Processes = tuple[tuple[int, str], ...]  # PID and name of each process that holds one socket
 Holders = Mapping[int, Processes]  # by inode of the socket
 
+WORKER_NAME = "tunnel-worker"  # of a process, in /proc/PID/comm
+
 _PROC = Path("/proc")
 _LISTENING = "0A"  # TCP_LISTEN
 _SYN_RECEIVED = "03"  # TCP_SYN_RECV: listed with the listeners before Linux 4.4
@@ -108,7 +110,7 @@ def find_shared_port(ours: socket.socket, known: Holders, proc: Path = _PROC) ->
 
 
 @dataclass(frozen=True, slots=True)
-class _Owner:
+class _Holder:
     """A process that has one of the sockets."""
 
     pid: int
@@ -119,17 +121,20 @@ class _Owner:
 
 def find_holders(inodes: set[int], proc: Path = _PROC) -> Holders:
     """Return the visible processes that have these sockets among their descriptors; workers are left out."""
-    found: dict[int, list[_Owner]] = {}
-    for owner, inode in _owners(inodes, proc) if inodes else ():
-        found.setdefault(inode, []).append(owner)
+    found: dict[int, list[_Holder]] = {}
+    for holder, inode in _holders(inodes, proc) if inodes else ():
+        found.setdefault(inode, []).append(holder)
     return {
-        inode: tuple((one.pid, one.name) for one in owners if not _is_worker(one, owners)) for inode, owners in found.items()
+        inode: tuple((one.pid, one.name) for one in several if not _is_worker(one, several)) for inode, several in found.items()
     }
 
 
-def _is_worker(process: _Owner, owners: Iterable[_Owner]) -> bool:
-    """Return whether the parent has the socket too; a service manager that passed it is another program."""
-    return any((one.pid, one.program) == (process.parent, process.program) for one in owners)
+def _is_worker(process: _Holder, holders: Iterable[_Holder]) -> bool:
+    """Return whether the parent has the socket too and is the same program: a service manager that passed it is not."""
+    return any(
+        (one.pid, one.program) == (process.parent, process.program) and process.name in (one.name, WORKER_NAME)
+        for one in holders
+    )
 
 
 def _describe(found: Iterable[Processes]) -> str:
@@ -167,19 +172,20 @@ def _parse_host(digits: str) -> IpAddress:
     return unmap_ipv4(ipaddress.ip_address(b"".join(words)))
 
 
-def _owners(inodes: set[int], proc: Path) -> Iterator[tuple[_Owner, int]]:
+def _holders(inodes: set[int], proc: Path) -> Iterator[tuple[_Holder, int]]:
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     for folder in proc.glob("[0-9]*"):
         with suppress(OSError, ValueError, IndexError):  # a process of another user, or one that has ended
             links = {_link(folder / "fd" / name) for name in os.listdir(folder / "fd")}
-            for link in links & wanted.keys():
-                yield _read_owner(folder), wanted[link]
+            if shared := links & wanted.keys():
+                holder = _read_holder(folder)
+                yield from ((holder, wanted[link]) for link in shared)
 
 
-def _read_owner(folder: Path) -> _Owner:
+def _read_holder(folder: Path) -> _Holder:
     """Read the name and the parent from the second and the fourth field of proc_pid_stat(5)."""
     names, _, fields = (folder / "stat").read_text(errors="replace").rpartition(")")
-    return _Owner(int(folder.name), int(fields.split()[1]), names.partition("(")[2].strip(), _link(folder / "exe"))
+    return _Holder(int(folder.name), int(fields.split()[1]), names.partition("(")[2].strip(), _link(folder / "exe"))
 
 
 def _link(path: Path) -> str:

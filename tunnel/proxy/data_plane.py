@@ -56,7 +56,7 @@ class DataPlane(Protocol):
     def lag(self) -> Histogram | None:
         """The lag of the event loops of workers; None without workers."""
 
-    def end_with_parent(self) -> None:
+    def exit_with_parent(self) -> None:
         """Have the workers exit at once if this process ends, instead of draining."""
 
     async def stop(self) -> None:
@@ -96,7 +96,7 @@ class OwnProcess:
     def lag(self) -> None:
         """There are no workers."""
 
-    def end_with_parent(self) -> None:
+    def exit_with_parent(self) -> None:
         """There are no workers."""
 
     async def stop(self) -> None:

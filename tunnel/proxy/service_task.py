@@ -31,9 +31,9 @@ class ServiceTask:
         with trio.open_signal_receiver(*_STOP, *_RELOAD) as signals, self._scope:
             nursery.start_soon(self._process_signals, signals)
             await self._proxy.stop_requested.wait()
+            self._proxy.data_plane.exit_with_parent()
             for number in _STOP:
                 restore_default(number)  # a second signal ends the process at once
-            self._proxy.data_plane.end_with_parent()
             await self._proxy.delay_shutdown(self._proxy.config.shutdown_delay)
             self.exit_code = 1 if await self._proxy.drain(self._proxy.config.shutdown_timeout) else 0
 

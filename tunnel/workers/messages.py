@@ -135,7 +135,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class EndWithParent:
+class ExitWithParent:
     """If the parent ends from now on, exit at once: a second signal has ended the whole process."""
 
 

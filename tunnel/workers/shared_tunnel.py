@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
@@ -226,7 +226,9 @@ class SharedTunnel(TunnelControl):
     # -- counts
 
     def show_report(self, worker: int, report: TunnelReport) -> None:
-        """Use the counts of a worker until its next report."""
+        """Use the counts of a worker until its next report; raises an exception, and keeps nothing, if they are not counts."""
+        _sum_counters((report.counters,))
+        _ = report.opened + report.forwarded + report.returned + report.handshakes + sum(report.targets.values())
         self._reports[worker] = report
         for target in self.targets.pool.targets:
             name = target.route.target_name
@@ -250,13 +252,7 @@ class SharedTunnel(TunnelControl):
 
     def read_counters(self) -> Counters:
         """The counters of all workers, at their last reports."""
-        whole = Counters()
-        for part in (self.counters, *(report.counters for report in self._reports.values())):
-            whole.add(part)
-            if part.durations is not None:
-                whole.durations = whole.durations or ConnectionDurations()
-                whole.durations.absorb(part.durations)
-        return whole
+        return _sum_counters((self.counters, *(report.counters for report in self._reports.values())))
 
     def count_traffic(self) -> tuple[int, int]:
         """Bytes of all workers, from the accepted side to the target and in the other direction."""
@@ -291,6 +287,16 @@ class SharedTunnel(TunnelControl):
     def count_accepted(self) -> int:
         """How many connections were accepted, at the last reports."""
         return self.read_counters().accepted
+
+
+def _sum_counters(parts: Iterable[Counters]) -> Counters:
+    whole = Counters()
+    for part in parts:
+        whole.add(part)
+        if part.durations is not None:
+            whole.durations = whole.durations or ConnectionDurations()
+            whole.durations.absorb(part.durations)
+    return whole
 
 
 def _absorb_durations(counters: Counters, other: Counters) -> None:

@@ -29,9 +29,12 @@ class WorkerCounts:
         return len(self._groups) - 1
 
     def take(self, worker: int, report: Report) -> None:
-        """Use the counts of a worker until its next report."""
-        self._lags[worker] = report.lag
-        for group, timers in report.timers.items():
+        """Use the counts of a worker until its next report; raises an exception, and keeps nothing, if they are not counts."""
+        lag = Histogram(LAG_BOUNDS)
+        lag.absorb(report.lag)
+        known = {group: _add_timers([timers]) for group, timers in report.timers.items() if 0 <= group < len(self._groups)}
+        self._lags[worker] = lag
+        for group, timers in known.items():
             self._timers.setdefault(group, {})[worker] = timers
             self._show(group)
 

@@ -33,7 +33,7 @@ from tunnel.workers.messages import (
     ChangeLog,
     Configure,
     Drained,
-    EndWithParent,
+    ExitWithParent,
     LogLine,
     Order,
     ReleasePeer,
@@ -97,7 +97,7 @@ class WorkerPool:
         self.restarts = 0
         self.lost_lines = 0  # of workers that have ended
         self._is_stopping = False
-        self._end_with_parent = False
+        self._exit_with_parent = False
         self._changed = trio.Event()  # a worker has started, reported or ended
         self._token: trio.lowlevel.TrioToken | None = None
 
@@ -130,10 +130,10 @@ class WorkerPool:
         """The indexes of the workers that run."""
         return frozenset(self._workers)
 
-    def end_with_parent(self) -> None:
+    def exit_with_parent(self) -> None:
         """Have the workers exit at once if this process ends, instead of draining."""
-        self._end_with_parent = True
-        self.send(EndWithParent())
+        self._exit_with_parent = True
+        self.send(ExitWithParent())
 
     async def stop(self) -> None:
         """Get the last reports, and end all workers."""
@@ -163,8 +163,8 @@ class WorkerPool:
             drain_limit=self._drain_limit,
         )
         worker.channel.send(setup)
-        if self._end_with_parent:
-            worker.channel.send(EndWithParent())
+        if self._exit_with_parent:
+            worker.channel.send(ExitWithParent())
         for tunnel in self._tunnels.values():
             self._introduce(worker, tunnel)
 
@@ -273,12 +273,8 @@ class WorkerPool:
 
     def _on_message(self, worker: WorkerHandle, message: object) -> None:
         match message:
-            case Batch(entries):
-                for entry in entries:
-                    if isinstance(entry, LogLine):
-                        self._log.write_at(*entry)
-                    elif entry.tunnel in self._tunnels:
-                        self._tunnels[entry.tunnel].take(entry)
+            case Batch():
+                self._take_batch(message)
             case Report():
                 self._take_report(worker, message)
             case Drained(number, report) if number in self._tunnels:
@@ -295,6 +291,15 @@ class WorkerPool:
             case Started():
                 worker.is_started = True
                 self._notify()
+
+    def _take_batch(self, batch: Batch) -> None:
+        for entry in batch.entries:
+            if isinstance(entry, LogLine):
+                self._log.write_at(*entry)
+            elif entry.tunnel in self._tunnels:
+                self._tunnels[entry.tunnel].take(entry)
+        if self._shared.access_log is not None:
+            self._shared.access_log.encode_waiting()  # now: what cannot be encoded ends its worker, and not this process
 
     def _ask_policy(self, worker: WorkerHandle, question: AskPolicy) -> None:
         tunnel = self._tunnels.get(question.tunnel)

@@ -23,6 +23,7 @@ from tunnel.listener.targets import Resolved, resolve_target
 from tunnel.listener.tunnel_control import REVIEW_INTERVAL, count_crash
 from tunnel.log import MAX_TRACE, one_line
 from tunnel.net.address import TargetAddress
+from tunnel.net.holders import WORKER_NAME
 from tunnel.relay.loop import Loop
 from tunnel.relay.loop_lag import LoopLag
 from tunnel.status.counters import Counters, timed_counters
@@ -34,7 +35,7 @@ from tunnel.workers.messages import (
     Ask,
     ChangeLog,
     Configure,
-    EndWithParent,
+    ExitWithParent,
     Open,
     Order,
     Report,
@@ -63,7 +64,7 @@ _IGNORED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1,
 def main() -> NoReturn:
     """Serve until the parent ends this process, or has ended."""
     forbid_core_dumps()
-    name_process("tunnel-worker")
+    name_process(WORKER_NAME)
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     sock = socket.socket(fileno=os.dup(CHANNEL))
@@ -107,7 +108,7 @@ class WorkerProcess:
                 self._questions.answer(message.number, message.result)
             case ChangeLog():
                 self._change_log(message)
-            case EndWithParent():
+            case ExitWithParent():
                 self._ends_with_parent = True
             case Stop():
                 self._stop()
