@@ -340,7 +340,10 @@ class Proxy:
         except TunnelError as error:
             self.fail(error)
             return
+        if self.stop_requested.is_set():
+            return
         for listener in self.listeners.values():
+            listener.log_listening()
             self.nursery.start_soon(listener.run_health_checks)
         self.is_listening.set()
         while True:  # an identity can expire between two updates
@@ -377,8 +380,6 @@ class Proxy:
         for name, is_health in (("status", False), ("health", True)):
             ports = [one for one in self.monitoring.running if one.plan.is_health is is_health]
             await report_sharing(name, ((one.address, one.listener) for one in ports), self._holders, self.log)
-        for listener in self.listeners.values():
-            listener.log_listening()
 
     def request_shutdown(self) -> None:
         """Request the drain by the status port; may be called more than once."""
