@@ -44,7 +44,7 @@ class ConnectionRecord(NamedTuple):
     listener: str  # the address that accepted it
     source: str
     seconds: float  # from accept to the end
-    time: float  # Unix time of the end
+    time: float  # Unix time of this moment
     target: str = ""  # the address that was connected
     target_name: str = ""  # the target as it is configured
     via_proxy: str = ""  # the outbound proxy, if one is used

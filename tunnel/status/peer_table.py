@@ -65,7 +65,7 @@ class PeerTable:
         sums.connections += 1
         sums.forwarded += forwarded
         sums.returned += returned
-        sums.last_seen = now
+        sums.last_seen = max(sums.last_seen, now)
 
     def read(self, live: Iterable[tuple[PeerKey, PeerTraffic]]) -> Mapping[PeerKey, PeerTraffic]:
         """The traffic of each peer in the table, and of each one in `live`, which are the open connections."""

@@ -36,7 +36,8 @@ class RecentRefusals:
         key = refusal.listener, refusal.source, refusal.peer, refusal.reason
         before = self._kept.pop(key, None)
         if before is not None:
-            refusal = replace(refusal, count=before.count + 1, first_time=before.first_time)
+            last = max(before.time, refusal.time)  # those of several workers are not in order
+            refusal = replace(refusal, time=last, count=before.count + 1, first_time=min(before.first_time, refusal.time))
         else:
             refusal = replace(refusal, first_time=refusal.time)
             if len(self._kept) >= MAX_REFUSALS:

@@ -350,7 +350,8 @@ class TlsEnd:
             if _SSL_write(self._ssl, self._inbox_at + at, min(size - at, _PIECE_BYTES)) <= 0:
                 raise take_failure()
             made = _BIO_get_mem_data(self._wbio, place)
-            _BIO_read(self._wbio, place[0], made)  # onto itself, which only takes it out
+            # Onto itself: this takes it out and leaves the bytes where they are. C libraries permit such a memcpy.
+            _BIO_read(self._wbio, place[0], made)
             yield memoryview(ffi.buffer(place[0], made))
 
     def take(self) -> bytes:

@@ -132,7 +132,7 @@ class WorkerTunnel(Tunnel):
             self.watch_listener(self._listener.socket)
 
     def accept_limit(self) -> int:
-        """One if this worker was idle, because another one may be too; else some of those that no idle worker has taken."""
+        """One if this worker was idle, because another one may be idle too; some if it has other events to handle."""
         return 1 if self.loop.batch is None else _BUSY_ACCEPTS
 
     def is_full(self) -> bool:
