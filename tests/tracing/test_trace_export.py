@@ -62,8 +62,8 @@ def exporting(
         traces.stop(LIMIT)
 
 
-def test_a_connection_is_exported_with_the_time_of_its_end() -> None:
-    collector, record = Collector(), relayed(time=7.0)
+def test_a_connection_is_exported_unchanged_and_counted() -> None:
+    collector, record = Collector(), relayed()
     with exporting(collector) as (traces, lines):
         traces.add(record)
         eventually(lambda: traces.exported == 1, "an export")
