@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from tests.support.tunnel_harness import TunnelHarness
+from tests.support.tunnel_harness import TunnelHarness, generation
 from tunnel.relay.loop import IN
 from tunnel.workers.messages import Configure
 from tunnel.workers.worker_tunnel import _BUSY_ACCEPTS, WorkerTunnel
 
 WAITING = 20
 
+Tunnels = Callable[..., WorkerTunnel]
+
 
 @pytest.fixture
-def tunnel(tmp_path: Path) -> Iterator[WorkerTunnel]:
-    """A tunnel in a worker, without an identity: what it accepts, it closes at once."""
-    harness = TunnelHarness(tmp_path)
+def tunnels(tmp_path: Path) -> Iterator[Tunnels]:
+    """Creates a tunnel in a worker, for which connections wait. Without an identity, it closes at once what it accepts."""
+    with ExitStack() as things:
+        yield lambda **fields: things.enter_context(_tunnel_with_waiting(tmp_path, fields))
+
+
+@pytest.fixture
+def tunnel(tunnels: Tunnels) -> WorkerTunnel:
+    return tunnels()
+
+
+@contextmanager
+def _tunnel_with_waiting(place: Path, fields: dict[str, Any]) -> Iterator[WorkerTunnel]:
+    harness = TunnelHarness(place, **fields)
     unused = cast("Any", SimpleNamespace(write_end=lambda _record: None, channel=SimpleNamespace(send=None)))
     message = Configure(1, harness.tunnel.config, accepts=True)
     tunnel = WorkerTunnel(harness.shared, message, lambda _address, _answer: None, unused, unused)
-    path = str(tmp_path / "listener")
+    path = str(place / "listener")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.setblocking(False)
         listening.bind(path)
@@ -53,3 +67,16 @@ def test_a_busy_worker_accepts_some_that_no_idle_worker_has_taken(tunnel: Worker
     for _ in range(WAITING):
         tunnel.accept(IN)
     assert tunnel.counters.accepted == WAITING
+
+
+@pytest.mark.parametrize("limit", [{"max_concurrent_conns": 3}, {"max_rate": 3.0}], ids=["number", "rate"])
+def test_a_busy_worker_accepts_no_more_than_its_limit(tunnels: Tunnels, limit: dict[str, float]) -> None:
+    """In one turn, and in further ones at the same time by the clock."""
+    tunnel = tunnels(**limit)
+    tunnel.swap(generation())
+    tunnel.loop.batch = [(0, IN), (1, IN)]
+    tunnel.accept(IN)
+    assert (tunnel.counters.accepted, len(tunnel.connections)) == (3, 3)
+    for _ in range(3):
+        tunnel.loop.turn(0)
+    assert (tunnel.counters.accepted, len(tunnel.connections)) == (3, 3)
