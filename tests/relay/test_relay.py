@@ -568,10 +568,11 @@ class _BreakingSocket(socket.socket):
 
 
 def _breaking_pair() -> tuple[socket.socket, socket.socket]:
-    """Two sockets with room for a read of the largest size."""
+    """Two sockets with room for a read of the largest size, and for what is made of it."""
     near, far = tcp_pair()
-    near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-    far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    for sock in (near, far):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     return _BreakingSocket(fileno=near.detach()), far
 
 
