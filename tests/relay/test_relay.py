@@ -597,6 +597,65 @@ def test_a_reset_between_two_pieces_of_one_read_ends_the_connection(wires: Wires
     assert wire.close_reason is CloseReason.RESET_BY_PEER
 
 
+class _FilledSocket(socket.socket):
+    """A socket that has room for so many bytes and no more, once it is limited and until it is released."""
+
+    room_of: Callable[[int], int] | None = None  # by the size of the first send after this is set
+    first_size = 0
+    _accepted = 0
+
+    def send(self, data: bytes | memoryview, flags: int = 0) -> int:  # type: ignore[override]
+        if self.room_of is None:
+            return super().send(data, flags)
+        self.first_size = self.first_size or len(data)
+        left = self.room_of(self.first_size) - self._accepted
+        if not left:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        sent = super().send(data[:left], flags)
+        self._accepted += sent
+        return sent
+
+
+def _filled_pair() -> tuple[socket.socket, socket.socket]:
+    """Two sockets with room for a read of the largest size, which arrives at once, and for what is made of it."""
+    near, far = unix_pair()
+    for sock in (near, far):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    return _FilledSocket(fileno=near.detach()), far
+
+
+_ROOMS: dict[str, Callable[[int], int]] = {
+    "nothing": lambda _first: 0,
+    "a byte": lambda _first: 1,
+    "all but a byte of the first": lambda first: first - 1,
+    "the first": lambda first: first,
+    "a byte of the second": lambda first: first + 1,
+    "all but a byte of the second": lambda first: 2 * first - 1,
+}
+
+
+@pytest.mark.parametrize("room_of", _ROOMS.values(), ids=_ROOMS)
+def test_a_socket_that_is_full_between_two_pieces_loses_nothing(wires: Wires, room_of: Callable[[int], int]) -> None:
+    wire = wires(_filled_pair)
+    wire.turn()
+    tls, sent = cast("_FilledSocket", wire.tls), payload(262_144)
+    tls.room_of = room_of
+    assert wire.program.send(sent) == len(sent)
+    wire.turn()
+    first = tls.first_size
+    assert wire.relay.down == len(sent), "all was read"
+    assert len(sent) // 2 < first < len(sent), "the first piece of two"
+    arrived = received(wire.peer_socket)
+    assert len(arrived) == room_of(first)
+    assert len(wire.relay._unsent_tls) == 2 * first - len(arrived)
+    wire.write(b"and more")
+    assert wire.relay.down == len(sent), "nothing is read while a piece waits"
+    tls.room_of = None
+    wire.peer_send(b"an event for the socket that has room")
+    assert wire.peer.open(arrived + received(wire.peer_socket)) == sent + b"and more"
+    assert wire.read() == b"an event for the socket that has room"
+
+
 def test_the_last_bytes_of_a_program_that_reads_no_more_reach_the_peer(wires: Wires) -> None:
     """A service refuses a large upload: it responds and closes while the peer still sends."""
     wire = wires(tcp_pair)
