@@ -11,7 +11,7 @@ from OpenSSL import SSL
 
 from tests.support.config_files import ServedFile
 from tests.support.plain_backends import Backend, echo
-from tests.support.processes import LIMIT, descriptors_of, eventually
+from tests.support.processes import LIMIT, WORKERS, descriptors_of, eventually
 from tests.support.tls_peer import TlsPeer
 from tests.support.unix_status_port import status
 from tests.support.workloads import CLIENT, SERVER, STRANGER, Workloads
@@ -90,6 +90,15 @@ def generations(served: ServedFile) -> list[int]:
     return [one["generation"] for one in status(served.status)[1]["listeners"]]
 
 
+def count_descriptors(pid: int) -> int:
+    """Count the descriptors of a process; with workers, without copies of sockets that are on their way to them."""
+    found = descriptors_of(pid)
+    if WORKERS == "1":
+        return len(found)
+    sockets = [one for one in found if one.startswith("socket:")]
+    return len(found) - len(sockets) + len(set(sockets))
+
+
 def test_a_reload_of_200_listeners_that_changes_one_disturbs_no_other(served: ServedFile) -> None:
     others = [name for name in served.servers if name != CHANGED_NAME]
     sockets, process = files(served), served.process
@@ -123,12 +132,12 @@ def test_a_rotation_reaches_200_listeners_by_one_stream_and_disturbs_no_connecti
 def test_200_listeners_leave_nothing_behind(served: ServedFile) -> None:
     """Neither do those that a reload removes and adds again."""
     process, servers = served.process, dict(served.servers)
-    count = len(descriptors_of(process.pid))
+    count = count_descriptors(process.pid)
     for kept in (1, COUNT, 1, COUNT):
         served.servers = dict(list(servers.items())[:kept])
         assert served.reload() == (200, "reloaded\n")
         assert sum(path.name.startswith("front-") for path in served.place.iterdir()) == kept
     assert all(served.is_admitted(name) for name in servers)
-    eventually(lambda: len(descriptors_of(process.pid)) == count, "the sockets of removed listeners are closed")
+    eventually(lambda: count_descriptors(process.pid) == count, "the sockets of removed listeners are closed")
     assert process.stop() == 0
     assert not [path for path in served.place.iterdir() if path.name.startswith("front-")]

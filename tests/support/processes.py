@@ -196,12 +196,12 @@ def bare_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in ("SPIFFE_ENDPOINT_SOCKET", "GRPC_VERBOSITY")}
 
 
-def descriptors_of(pid: int) -> set[str]:
-    """What the descriptors of a process are; copies of one are the same."""
-    found = set()
+def descriptors_of(pid: int) -> list[str]:
+    """What each descriptor of a process is."""
+    found = []
     for name in os.listdir(f"/proc/{pid}/fd"):
         with suppress(FileNotFoundError):
-            found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+            found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
     return found
 
 
