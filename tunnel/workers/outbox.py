@@ -16,6 +16,7 @@ from tunnel.workers.messages import Batch, ConnectionEvent, LogLine, Setup
 
 _OF_CONNECTIONS: Final = (Category.CONNS, Category.CONN_ERRORS, Category.HANDSHAKE_ERRORS)
 _DELAY: Final = 0.05  # seconds, like that of the log: under load, one message carries what happens to several connections
+_MOST_ENTRIES: Final = 256  # then they are sent at once
 
 
 class Outbox:
@@ -35,6 +36,8 @@ class Outbox:
         if not self._entries:
             self._loop.call_later(_DELAY, self.flush)
         self._entries.append(entry)
+        if len(self._entries) >= _MOST_ENTRIES:
+            self.flush()
 
     def flush(self) -> None:
         """Send what was collected."""
