@@ -174,7 +174,7 @@ class Log:
             self.write_at(self._clock() if at is None else at, message, category, fields)
 
     def write_at(self, now: float, message: str, category: Category, fields: str) -> None:
-        """Write the line of another process, which has omitted the suppressed categories, with its Unix time."""
+        """Write one line with this Unix time, also if its category is suppressed: a worker has omitted those already."""
         delay = _CONNS_DELAY if category is Category.CONNS else 0.0
         self.output.write(self._format(now, category, message, fields), delay)
 

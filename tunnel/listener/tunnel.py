@@ -30,7 +30,6 @@ from tunnel.net.sockets import family_of, format_address
 from tunnel.relay.handshake import Handshake
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import Timer
-from tunnel.status.counters import Counters
 from tunnel.status.peer_table import PeerKey, PeerTraffic
 from tunnel.status.process_state import PlaintextState
 
@@ -49,10 +48,8 @@ class Tunnel(TunnelControl):
         config: ListenerConfig,
         resolve_later: ResolveLater,
         clock: Callable[[], float] = time.time,
-        *,
-        counters: Counters | None = None,
     ) -> None:
-        super().__init__(shared, config, resolve_later, clock, counters=counters)
+        super().__init__(shared, config, resolve_later, clock)
         self.buffer_trimmer = shared.buffer_trimmer
         self.new_handshake: NewHandshake = Handshake  # or AcmeHandshake
         self._turns = shared.turns
@@ -156,7 +153,7 @@ class Tunnel(TunnelControl):
             session.abort()
 
     def close(self) -> None:
-        """Nothing else knows it."""
+        """Nothing to free: only the process refers to it."""
 
     @property
     def connections(self) -> Set[Session]:

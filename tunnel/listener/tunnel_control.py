@@ -44,15 +44,13 @@ class TunnelControl(ABC):
         config: ListenerConfig,
         resolve_later: ResolveLater,
         clock: Callable[[], float] = time.time,
-        *,
-        counters: Counters | None = None,
     ) -> None:
         self.loop = shared.loop
         fields = f"listener={escape(config.name)}" if shared.names_listeners else ""
         self.log = shared.log.with_fields(fields) if fields else shared.log
         self.buffers = shared.buffers
         self.connection_log = shared.open_connection_log(self.log, fields)
-        self.counters = counters or Counters()
+        self.counters = Counters()
         self._observers = shared.observers
         self.config = config
         self.targets = self.open_targets(config, resolve_later)
@@ -226,7 +224,7 @@ class TunnelControl(ABC):
 
     @property
     def is_handed_over(self) -> bool:
-        """Whether another process gets the connections to the address, and ours still accept some."""
+        """Whether another process gets new connections to the address, while those in the queue of this one are accepted."""
         return self._hand_over is not None and self._listener is not None
 
     @abstractmethod
@@ -263,7 +261,7 @@ class TunnelControl(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Forget it: it has no connections, and gets no more."""
+        """Free what else refers to it; it has no connections, and gets no more."""
 
     # -- connections
 

@@ -134,7 +134,7 @@ class SharedTunnel(TunnelControl):
     # -- accepting
 
     def apply_config(self) -> None:
-        """Send the configuration, to each worker with its share of the limits; workers judge their connections again."""
+        """Send the configuration to each worker, with its share of the limits."""
         self._workers.send_configuration(self)
         self._share_targets()
 
@@ -227,8 +227,7 @@ class SharedTunnel(TunnelControl):
 
     def show_report(self, worker: int, report: TunnelReport) -> None:
         """Use the counts of a worker until its next report; raises an exception, and keeps nothing, if they are not counts."""
-        _sum_counters((report.counters,))
-        _ = report.opened + report.forwarded + report.returned + report.handshakes + sum(report.targets.values())
+        _require_counts(report)
         self._reports[worker] = report
         for target in self.targets.pool.targets:
             name = target.route.target_name
@@ -287,6 +286,12 @@ class SharedTunnel(TunnelControl):
     def count_accepted(self) -> int:
         """How many connections were accepted, at the last reports."""
         return self.read_counters().accepted
+
+
+def _require_counts(report: TunnelReport) -> None:
+    """Raise an exception for values that cannot be added up."""
+    _sum_counters((report.counters,))
+    sum((report.opened, report.forwarded, report.returned, report.handshakes, *report.targets.values()))
 
 
 def _sum_counters(parts: Iterable[Counters]) -> Counters:

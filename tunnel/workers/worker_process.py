@@ -87,7 +87,7 @@ class WorkerProcess:
         self._tunnels: dict[int, WorkerTunnel] = {}
         self._builders: dict[int, GenerationBuilder] = {}  # by the ID of the credentials
         self._timers: dict[int, Counters] = {}  # by group
-        self._ends_with_parent = False  # else it drains first
+        self._exits_with_parent = False  # else it drains first
         self._lag = Histogram(LAG_BOUNDS)
         self._loop_lag = LoopLag(loop, self._lag.add)
         self._channel.send(Started())
@@ -109,7 +109,7 @@ class WorkerProcess:
             case ChangeLog():
                 self._change_log(message)
             case ExitWithParent():
-                self._ends_with_parent = True
+                self._exits_with_parent = True
             case Stop():
                 self._stop()
             case Configure():
@@ -242,7 +242,7 @@ class WorkerProcess:
             sys.stderr.write(one_line("".join(traceback.format_exception(crash)), MAX_TRACE) + "\n")
             os._exit(1)
         self._questions.fail_all()
-        if self._ends_with_parent or not self._tunnels:
+        if self._exits_with_parent or not self._tunnels:
             self._loop.stop()
             return
         for tunnel in self._tunnels.values():

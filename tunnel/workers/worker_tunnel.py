@@ -26,7 +26,7 @@ from tunnel.workers.questions import Questions, RemoteLimits
 if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
     from tunnel.tls.acme_challenge import AcmeChallenges
 
-_BUSY_ACCEPTS: Final = 8  # connections one after the other cost less than one per turn: their code stays in the caches
+_BUSY_ACCEPTS: Final = 8  # several in a row cost less than one per turn, because the code stays in the caches of the processor
 
 
 class WorkerTunnel(Tunnel):
